@@ -1,0 +1,1 @@
+"""ares_train: training of models that think as much as a problem deserves."""
