@@ -1,4 +1,4 @@
-"""`ares-eval`: arguments in, one call out. Each command is a module of ares_eval.commands, imported when it is asked for.
+"""`ares-eval`: arguments in, one call out. Each command is a module of ares_eval.commands, imported when asked for.
 
 A command module has ``add_arguments(parser)`` and ``run(args) -> exit code``; its docstring is its help.
 """

@@ -197,8 +197,8 @@ class Failure:
     """A request that was not answered. ``cause`` is a short word that results count by.
 
     Causes: rate_limit, server, network, timeout, malformed, empty, refused, context, content_filter, picture,
-    unsupported_input, no_logprobs, stopped. ``fatal`` means that no other request can succeed either (key refused, model unknown,
-    quota used up) and the run stops.
+    unsupported_input, no_logprobs, stopped. ``fatal`` means that no other request can succeed either (key refused,
+    model unknown, quota used up) and the run stops.
     """
 
     cause: str
@@ -220,7 +220,7 @@ class Verdict:
 
     ``reason`` (for unverifiable, and for incorrect without an answer): no_answer, ambiguous, unparsed, over_budget,
     timeout, needs_judge. ``method``: extraction rule and comparator, e.g. ``box>number:exact``. ``extracted`` and
-    ``span``: the answer and its character range in the response. ``normalised``: (answer, reference) as they were compared.
+    ``span``: the answer and its character range in the response. ``normalised``: (answer, reference) as compared.
     """
 
     value: VerdictValue
