@@ -53,7 +53,7 @@ def plan(
     announce: Path,
     notify: Callable[[str], None],
 ) -> Plan:
-    """The launch of ``spec`` as ``name`` (default: the model's own name) on ``port`` (0: it finds one and announces it).
+    """The launch of ``spec`` as ``name`` (default: the model's own) on ``port`` (0: it finds one and announces it).
 
     Fetches the embedded model where needed. Raises ServeSpecError where a program or extra is missing, ServerFailed
     where the embedded model cannot be fetched.

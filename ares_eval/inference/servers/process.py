@@ -1,8 +1,8 @@
 """A model server as a child process: started, watched until it is ready, and stopped whatever happens.
 
 Ready means: the process lives AND its health page answers (where it has one) AND ``/v1/models`` lists the model AND a
-chat of one token is answered; an open port alone proves nothing. A start that fails raises ServerFailed with the last lines
-of the log. The server runs in a session of its own behind ``guard.py``, so that Ctrl-C does not reach it, and it
+chat of one token is answered; an open port alone proves nothing. A start that fails raises ServerFailed with the last
+lines of the log. The server runs in a session of its own behind ``guard.py``, so that Ctrl-C does not reach it, and it
 ends with us even when we are killed. POSIX only.
 """
 

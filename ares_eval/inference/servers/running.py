@@ -21,8 +21,8 @@ class RunningServer:
     """A server that answers.
 
     ``base_url`` ends in ``/v1``. ``weights_digest``: ``sha256:...`` of files, ``commit:...`` of a hub model, or None
-    where neither is known. ``vocabulary``: width of the model's output. ``context``: tokens of prompt and answer together.
-    ``identity`` goes into run.json; it holds no secret.
+    where neither is known. ``vocabulary``: width of the model's output. ``context``: tokens of prompt and answer
+    together. ``identity`` goes into run.json; it holds no secret.
     """
 
     base_url: str

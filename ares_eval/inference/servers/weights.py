@@ -29,7 +29,7 @@ def cache_folder() -> Path:
 def digest(path: Path) -> str:
     """``sha256:...`` of a weights file, or of the names and contents of a model folder's files (not of sub-folders).
 
-    A file's hash is remembered by path, size and modification time in the cache folder's ``digests.json``. Raises OSError.
+    A file's hash is remembered by path, size and time of change in the cache folder's ``digests.json``. Raises OSError.
     """
     memory = cache_folder() / "digests.json"
     known = _read(memory)
