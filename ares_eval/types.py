@@ -260,7 +260,7 @@ class Record:
     level: str | None = None
     fields: Mapping[str, Json] = field(default_factory=dict)
     reference: str | tuple[str, ...] = ""
-    answer_type: str = "auto"
+    answer: AnswerSpec = AnswerSpec()
     text: str | None = None
     reasoning: str = ""
     finish_reason: str | None = None
