@@ -1,0 +1,323 @@
+"""Records -> results.json: what a run measured, how sure it is, and what it could not measure.
+
+The measured rule. A draw whose reply failed (server, network, filter, ...) or never came is *not measured*: it is
+never a wrong answer, it is counted by cause, and accuracy is correct / measured. An unverifiable draw was measured: it
+is in the denominator and not counted as right. What both could have changed is shown by the bounds: ``accuracy_worst``
+takes every unmeasured and unverifiable draw as wrong, ``accuracy_best`` as right, over all n draws that were asked for.
+
+The result depends on the set of records only, not on their order, on retries, on the cache or on time: an interrupted
+and resumed run gives the same bytes as an unbroken one. Where a (task, sample, draw) was recorded twice, a measured
+record replaces one that is not, and otherwise the later the earlier.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from ares_eval import metrics
+from ares_eval.analysis.statistics import Estimate, from_sums
+from ares_eval.types import Json, Record
+
+MISSING = "missing"
+"""The cause of draws that were asked for and have no record: the run ended before them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskMeta:
+    """What results need to know of a task as it was run.
+
+    ``suites``: the suites of this run that hold it. ``metrics``: names from METRICS to report besides accuracy; the
+    first one (else accuracy) is the primary metric, which suites average. ``questions`` x ``draws`` draws were asked
+    for; None means: those that have a record. ``groups``: number of variants asked for in each group, needed with
+    ``questions`` by metrics over variants.
+    """
+
+    name: str
+    suites: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    questions: int | None = None
+    draws: int = 1
+    groups: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def primary(self) -> str:
+        """Name of the metric that stands for the task."""
+        return self.metrics[0] if self.metrics else "accuracy"
+
+
+Metric: TypeAlias = Callable[[Sequence[Record], TaskMeta], Mapping[str, Json]]
+"""A further metric: one task's records (one for each draw, measured or not, sorted by sample and draw) to named values.
+
+It returns its own name (a fraction in [0, 1], or None where nothing could be computed) and may add NAME_stderr,
+NAME_ci95, NAME_worst, NAME_best and whatever explains it. It must not count what was not measured as wrong.
+"""
+
+
+def summarise(records: Iterable[Record], tasks: Mapping[str, TaskMeta]) -> dict[str, Json]:
+    """All results of a run: ``{"tasks": {NAME: {...}}, "suites": {NAME: {...}}}``, see docs/results.md for every key.
+
+    Every task of ``tasks`` appears, with or without records. Raises ValueError for a record of a task that is not in
+    ``tasks``, for more records than draws asked for, and for a metric that does not exist.
+    """
+    kept: dict[str, dict[tuple[str, int], Record]] = {name: {} for name in tasks}
+    for record in records:
+        draws = kept.get(record.task)
+        if draws is None:
+            raise ValueError(f"a record of task {record.task!r}, which is no task of this run ({', '.join(tasks)})")
+        key = (record.sample, record.draw)
+        if record.cause is None or key not in draws or draws[key].cause is not None:
+            draws[key] = record
+    results = {name: _task([kept[name][key] for key in sorted(kept[name])], tasks[name]) for name in sorted(tasks)}
+    suites: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(tasks):
+        for suite in tasks[name].suites:
+            suites[suite].append(name)
+    return {
+        "tasks": results,
+        "suites": {suite: _suite(suites[suite], results, tasks) for suite in sorted(suites)},
+    }
+
+
+def encode(results: Mapping[str, Json]) -> bytes:
+    """The bytes of results.json: UTF-8, two spaces, keys in their order, no NaN."""
+    return (json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def asked_and_measured(results: Mapping[str, Json]) -> tuple[int, int]:
+    """Draws asked for and draws measured, over all tasks of ``results``."""
+    tasks = results["tasks"].values()
+    asked = sum(task["n"] for task in tasks)
+    return asked, asked - sum(sum(task["not_measured"].values()) for task in tasks)
+
+
+# ---------------------------------------------------------------- one task
+
+
+def _task(records: Sequence[Record], meta: TaskMeta) -> dict[str, Json]:
+    n = len(records) if meta.questions is None else meta.questions * meta.draws
+    if len(records) > n:
+        raise ValueError(f"task {meta.name}: {len(records)} draws are recorded, but only {n} were asked for")
+    causes: Counter[str] = Counter(record.cause for record in records if record.cause is not None)
+    causes[MISSING] += n - len(records)
+    measured = [record for record in records if record.cause is None]
+    verdicts = Counter(_verdict(record) for record in measured)
+    return {
+        "n": n,
+        "correct": verdicts["correct"],
+        "incorrect": verdicts["incorrect"],
+        "unverifiable": verdicts["unverifiable"],
+        "not_measured": {cause: causes[cause] for cause in sorted(causes) if causes[cause]},
+        "truncated": sum(record.truncated for record in measured),
+        "metrics": _metrics(records, measured, n, verdicts, meta),
+    }
+
+
+def _verdict(record: Record) -> str:
+    """A measured reply that nobody judged is unverifiable."""
+    return "unverifiable" if record.verdict is None else record.verdict.value
+
+
+def _is_right(record: Record) -> bool:
+    return record.verdict is not None and record.verdict.value == "correct"
+
+
+def _metrics(
+    records: Sequence[Record], measured: Sequence[Record], n: int, verdicts: Counter[str], meta: TaskMeta
+) -> dict[str, Json]:
+    groups: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for record in measured:
+        group = groups[record.group]
+        group[0] += _is_right(record)
+        group[1] += 1
+    accuracy = from_sums([(right, count) for right, count in groups.values()]) if groups else None
+    known_wrong = verdicts["incorrect"]
+    values: dict[str, Json] = {
+        **_estimate("accuracy", accuracy),
+        "accuracy_ci95_method": accuracy.method if accuracy else None,
+        "accuracy_worst": verdicts["correct"] / n if n else None,
+        "accuracy_best": (n - known_wrong) / n if n else None,
+        **_tokens(measured),
+    }
+    if meta.draws > 1:
+        values |= _over_draws(measured, meta.draws)
+    for name in meta.metrics:
+        if name == "accuracy":
+            continue
+        if name not in METRICS:
+            raise ValueError(f"task {meta.name}: no metric {name!r}; there are accuracy, {', '.join(sorted(METRICS))}")
+        more = METRICS[name](records, meta)
+        if name not in more or more.keys() & values.keys():
+            raise ValueError(f"metric {name!r} must return its own name and no key that exists: {sorted(more)}")
+        values |= more
+    return values
+
+
+def _estimate(name: str, estimate: Estimate | None) -> dict[str, Json]:
+    if estimate is None:
+        return {name: None, f"{name}_stderr": None, f"{name}_ci95": None}
+    interval = None if estimate.interval is None else list(estimate.interval)
+    return {name: estimate.mean, f"{name}_stderr": estimate.stderr, f"{name}_ci95": interval}
+
+
+def _tokens(measured: Sequence[Record]) -> dict[str, Json]:
+    completion = sorted(r.usage.completion for r in measured if r.usage.completion is not None)
+    reasoning = sorted(r.usage.reasoning for r in measured if r.usage.reasoning is not None)
+    prompt = [r.usage.prompt for r in measured if r.usage.prompt is not None]
+    return {
+        "completion_tokens_mean": _mean(completion),
+        "completion_tokens_median": _median(completion),
+        "completion_tokens_total": sum(completion),
+        "reasoning_tokens_mean": _mean(reasoning),
+        "reasoning_tokens_median": _median(reasoning),
+        "prompt_tokens_mean": _mean(prompt),
+        "prompt_tokens_total": sum(prompt),
+        "tokens_estimated": sum(r.usage.estimated for r in measured),
+        "tokens_unknown": len(measured) - len(completion),
+    }
+
+
+def _mean(values: Sequence[int]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _median(ordered: Sequence[int]) -> float | None:
+    if not ordered:
+        return None
+    half = len(ordered) // 2
+    return float(ordered[half]) if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+# ---------------------------------------------------------------- several draws of a question
+
+
+def _over_draws(measured: Sequence[Record], draws: int) -> dict[str, Json]:
+    """avg@k over the questions with a measured draw; pass@k and maj@k over those with at least k of them."""
+    questions: dict[str, list[Record]] = defaultdict(list)
+    for record in measured:
+        questions[record.sample].append(record)
+    right = {sample: [_is_right(record) for record in rows] for sample, rows in questions.items()}
+    values: dict[str, Json] = {
+        "draws": draws,
+        "questions": len(questions),
+        "questions_complete": sum(len(rows) >= draws for rows in questions.values()),
+    }
+
+    def add(name: str, needed: int, value: Callable[[str], float]) -> None:
+        sums: dict[str, list[float]] = defaultdict(list)
+        for sample, rows in questions.items():
+            if len(rows) >= needed:
+                sums[rows[0].group].append(value(sample))
+        estimate = from_sums([(math.fsum(group), len(group)) for group in sums.values()]) if sums else None
+        values.update(_estimate(name, estimate))
+
+    def chance(k: int) -> Callable[[str], float]:
+        return lambda sample: metrics.pass_at_k(len(right[sample]), sum(right[sample]), k)
+
+    add(f"avg@{draws}", 1, lambda sample: metrics.avg_at_k(right[sample]))
+    for k in metrics.powers_of_two(draws):
+        add(f"pass@{k}", k, chance(k))
+    add(f"maj@{draws}", draws, lambda s: metrics.maj_at_k([_answer(record) for record in questions[s]], right[s]))
+    return values
+
+
+def _answer(record: Record) -> str | None:
+    """The answer as it was compared, else as it was extracted."""
+    verdict = record.verdict
+    if verdict is None:
+        return None
+    return verdict.extracted if verdict.normalised is None else verdict.normalised[0]
+
+
+# ---------------------------------------------------------------- variants of a question
+
+
+def _worst_case(records: Sequence[Record], meta: TaskMeta) -> dict[str, Json]:
+    """A question counts only if all its variants are right, for each draw; the mean over questions and draws.
+
+    Over the groups of which every variant was measured; the others are named in ``worst_case_partial`` and make the
+    bounds: a group with a wrong variant is lost whatever the rest would have been.
+    """
+    if meta.questions is not None and sum(meta.groups.values()) != meta.questions:
+        raise ValueError(f"task {meta.name}: worst_case needs the groups of all {meta.questions} questions asked for")
+    seen: dict[str, set[str]] = defaultdict(set)
+    cells: dict[tuple[str, int], list[Record]] = defaultdict(list)
+    for record in records:
+        seen[record.group].add(record.sample)
+        if record.cause is None:
+            cells[record.group, record.draw].append(record)
+    sizes = meta.groups or {group: len(samples) for group, samples in seen.items()}
+    complete: dict[str, list[bool]] = {}
+    shares: dict[str, list[bool]] = {}
+    partial: list[str] = []
+    lost = won = 0
+    for group in sorted(sizes):
+        for draw in range(meta.draws):
+            variants = cells.get((group, draw), [])
+            right = [_is_right(record) for record in variants]
+            shares.setdefault(group, []).extend(right)
+            lost += any(_verdict(record) == "incorrect" for record in variants)
+            if len(variants) == sizes[group]:
+                complete.setdefault(group, []).append(all(right))
+                won += all(right)
+            elif group not in partial[-1:]:
+                partial.append(group)
+    total = len(sizes) * meta.draws
+    worst = from_sums([(sum(cell), len(cell)) for cell in complete.values()]) if complete else None
+    known = {group: right for group, right in shares.items() if right}
+    average = from_sums([(metrics.avg_at_k(right), 1) for right in known.values()]) if known else None
+    return {
+        **_estimate("worst_case", worst),
+        "worst_case_worst": won / total if total else None,
+        "worst_case_best": (total - lost) / total if total else None,
+        "worst_case_groups": len(sizes),
+        "worst_case_partial": partial,
+        **_estimate("average_case", average),
+    }
+
+
+METRICS: dict[str, Metric] = {"worst_case": _worst_case}
+"""Metrics that a task may ask for by name, besides accuracy and what several draws add. A benchmark with an official
+metric of its own adds a function here."""
+
+
+# ---------------------------------------------------------------- suites
+
+
+def _suite(names: Sequence[str], results: Mapping[str, Json], tasks: Mapping[str, TaskMeta]) -> dict[str, Json]:
+    """Pooled counts, and the plain mean over tasks of each one's primary metric.
+
+    A task without a value leaves the mean without one (it is named in ``macro_missing``; the bounds still hold), since
+    a mean over the rest would be another suite's.
+    """
+    members = [results[name] for name in names]
+    causes: Counter[str] = Counter()
+    for member in members:
+        causes.update(member["not_measured"])
+    pooled: dict[str, Json] = {"tasks": list(names)}
+    pooled |= {key: sum(m[key] for m in members) for key in ("n", "correct", "incorrect", "unverifiable")}
+    pooled["not_measured"] = {cause: causes[cause] for cause in sorted(causes)}
+    pooled["truncated"] = sum(member["truncated"] for member in members)
+    columns = {
+        key: [results[name]["metrics"].get(tasks[name].primary + key) for name in names]
+        for key in ("", "_stderr", "_worst", "_best")
+    }
+    errors = columns["_stderr"]
+    pooled["metrics"] = {
+        "macro": _macro(columns[""]),
+        "macro_stderr": None if None in errors else math.sqrt(math.fsum(e * e for e in errors)) / len(errors),
+        "macro_worst": _macro(columns["_worst"]),
+        "macro_best": _macro(columns["_best"]),
+        "macro_missing": [name for name, value in zip(names, columns[""], strict=True) if value is None],
+        "completion_tokens_mean": _macro([member["metrics"]["completion_tokens_mean"] for member in members]),
+    }
+    return pooled
+
+
+def _macro(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(values) if len(known) == len(values) else None
