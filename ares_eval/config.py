@@ -17,6 +17,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from ares_eval import resources
+from ares_eval.tasks.prompts import ARES_SYSTEM_PROMPT
 from ares_eval.types import Json, Sampling
 
 
@@ -55,7 +56,7 @@ class RunConfig(BaseModel):
     extra_body: dict[str, Any] = Field(default_factory=dict)
     stream: bool = False
 
-    system_prompt: str | None = None
+    system_prompt: str = ARES_SYSTEM_PROMPT
     prompt_style: Literal["system", "user-suffix"] = "system"
     min_pixels: int = Field(262_144, ge=1)
     max_pixels: int = Field(1_048_576, ge=1)

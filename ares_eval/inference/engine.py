@@ -420,7 +420,7 @@ class Engine:
             changes = parameters.adapt(fault, self.changes, job.sampling)
             if changes is not None:
                 self.changes = changes
-                self._note(f"{self.model}: {parameters.describe(changes)} ({fault.message})")
+                self._note(f"{self.model}: {', '.join(changes.describe())} ({fault.message})")
                 return True
         fitting = parameters.fit_max_tokens(fault, job.sampling)
         if fitting is not None:

@@ -1,0 +1,187 @@
+"""Evaluate a model on benchmarks.
+
+examples:
+  ares-eval --serve embedded --datasets smoke_text                      a small model on this machine, no key, no GPU
+  ares-eval --model-name gpt-4.1 --datasets mathverse,mathvision        OpenAI, key from $OPENAI_API_KEY
+  ares-eval --model-name ARES-RL-7B --openai-base-url http://127.0.0.1:23333/v1 --datasets all --preset reasoning
+  ares-eval --serve vllm:./checkpoint --datasets math500 --samples 8 --logprobs 20
+  ares-eval --model-name m --datasets all --dry-run                     counts and costs, nothing sent
+
+The same command again resumes an unfinished run and shows a finished one. Exit codes: 0 complete, 2 usage,
+3 incomplete, 4 nothing could be measured, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from ares_eval.types import Json
+
+_HIDDEN = argparse.SUPPRESS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of a run; what is not given is left out, so that files and presets can fill it."""
+    def group(title: str) -> Any:
+        added = parser.add_argument_group(title)
+
+        def flag(name: str, **options: Any) -> None:
+            added.add_argument(name, default=_HIDDEN, **options)
+
+        return flag
+
+    flag = group("model")
+    flag("--model-name", metavar="NAME", help="model id as the server knows it; with --serve: the name to serve under")
+    flag("--openai-api-key", metavar="KEY", help="API key (also $OPENAI_API_KEY); local servers need none")
+    flag("--openai-base-url", metavar="URL", help="OpenAI-compatible endpoint (also $OPENAI_BASE_URL) [OpenAI's]")
+    flag("--model-revision", metavar="REV", help="which weights answer, where the name does not say: part of the cache")
+    flag("--transport", choices=["aiohttp", "openai"], help="openai: the official client, also for Azure [aiohttp]")
+    flag("--serve", metavar="SPEC", help="start a server: embedded, vllm:PATH, lmdeploy:PATH, llama.cpp:FILE, hf:PATH")
+    flag("--serve-args", metavar="ARGS", help="further arguments for that server, in one quoted string")
+
+    flag = group("benchmarks")
+    flag("--datasets", metavar="A,B,SUITE", help="tasks and suites, by comma; `ares-eval list` shows them [all]")
+    flag("--dataset-dir", metavar="DIR", help="folder with local copies; what is not there comes from the hub")
+    flag("--include-path", metavar="DIR", action="append", help="a further folder of task YAML files")
+    flag("--limit", metavar="N", type=int, help="first N questions of each dataset (whole groups where they count)")
+    flag("--samples", metavar="K", type=int, help="draws for each question [the task's own: AIME 16, else 1]")
+    flag("--skip-unavailable", action="store_true", help="a dataset that cannot be had does not make the run incomplete")
+
+    flag = group("sampling")
+    flag("--max-tokens", metavar="N", type=int, help="tokens of an answer at most [8192]")
+    flag("--temperature", metavar="T", type=float, help="[0.3]")
+    flag("--top-p", metavar="P", type=float, help="[0.95]")
+    flag("--top-k", metavar="K", type=int, help="[not sent]")
+    flag("--seed", metavar="N", type=int, help="seed of the first draw; each further draw adds one [not sent]")
+    flag("--reasoning-effort", metavar="LEVEL", help="low, medium, high, ... as the server takes it [not sent]")
+    flag("--logprobs", metavar="K", type=int, help="top alternatives of each token; above 0 token traces are kept [0]")
+    flag("--vocabulary-size", metavar="N", type=int, help="for upper entropy bounds, where the server does not tell")
+    flag("--extra-body", metavar="JSON", help="further members of each request's body")
+    flag("--stream", action="store_true", help="ask for streamed replies")
+    flag("--preset", metavar="NAME", help="sampling settings from configs/presets (reasoning, greedy)")
+
+    flag = group("prompt and pictures")
+    flag("--system-prompt", metavar="TEXT", help="instead of the think-then-box prompt; '' for none")
+    flag("--prompt-style", choices=["system", "user-suffix"], help="where that prompt stands [system]")
+    flag("--min-pixels", metavar="N", type=int, help="smaller pictures are enlarged to this area [262144]")
+    flag("--max-pixels", metavar="N", type=int, help="larger pictures are shrunk to this area [1048576]")
+
+    flag = group("engine")
+    flag("--eval-threads", metavar="N", type=int, help="requests in flight, 1 to 1024 [8]")
+    flag("--max-retries", metavar="N", type=int, help="retries after the first try [3]")
+    flag("--timeout", metavar="S", type=float, help="seconds without a byte before a request counts as lost [600]")
+    flag("--cache-dir", metavar="DIR", help="reply cache [$ARES_CACHE or ~/.cache/ares]")
+    flag("--no-cache", action="store_true", help="neither read nor write the cache")
+
+    flag = group("judge (for what rules cannot verify)")
+    flag("--judge-model", metavar="NAME", help="an LLM judge for unverifiable answers; never the model under test")
+    flag("--judge-base-url", metavar="URL", help="its endpoint")
+    flag("--judge-api-key", metavar="KEY", help="its key (also $JUDGE_API_KEY)")
+
+    flag = group("output")
+    flag("--output-dir", metavar="DIR", help="where run folders go [results/runs]")
+    flag("--run-name", metavar="NAME", help="name of the run's folder [the datasets]")
+    flag("--fresh", action="store_true", help="a new folder, even where this run exists")
+    flag("--export", metavar="FORMAT", action="append", choices=["lm-eval"], help="also write lm-eval's result files")
+    flag("--config", metavar="FILE", help="a YAML file with these settings; flags win")
+    flag("--dry-run", action="store_true", help="count requests, pictures and tokens; send nothing")
+    flag("--input-price", metavar="USD", type=float, help="price of a million prompt tokens, for --dry-run")
+    flag("--output-price", metavar="USD", type=float, help="price of a million answer tokens, for --dry-run")
+    flag("--quiet", action="store_true", help="no progress, only the result")
+    flag("--json", action="store_true", help="results as JSON on standard output")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit code of the run."""
+    from ares_eval import config as settings
+
+    try:
+        config = settings.load(_given(vars(args)))
+        config = _named(config)
+    except (settings.ConfigError, ValueError) as error:
+        print(f"ares-eval: {error}", file=sys.stderr)
+        return 2
+    return _evaluate(config)
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    import shlex
+
+    given = dict(flags)
+    if "extra_body" in given:
+        try:
+            given["extra_body"] = json.loads(given["extra_body"])
+        except ValueError as error:
+            raise ValueError(f"--extra-body is no JSON: {error}") from None
+    if "serve_args" in given:
+        given["serve_args"] = tuple(shlex.split(given["serve_args"]))
+    for name in ("include_path", "export"):
+        if name in given:
+            given[name] = tuple(given[name])
+    return given
+
+
+def _named(config: Any) -> Any:
+    """The configuration with the model's name filled in from --serve; ValueError where there is none at all."""
+    if config.model_name:
+        return config
+    if config.serve is None:
+        raise ValueError("--model-name is missing (or --serve embedded for a small model on this machine)")
+    from ares_eval.inference import servers
+
+    return config.model_copy(update={"model_name": servers.served_name(config.serve)})
+
+
+def _evaluate(config: Any) -> int:
+    from ares_eval import evaluate as evaluation
+    from ares_eval import progress, records, tasks
+    from ares_eval.inference.cache import CacheError
+
+    def note(line: str) -> None:
+        shown.note(line)
+
+    shown = progress.create(quiet=config.quiet or config.json_output)
+    try:
+        if config.dry_run:
+            from ares_eval import dry_run
+
+            return dry_run.show(config, print)
+        done = evaluation.evaluate(config, shown, note=note)
+    except tasks.TaskError as error:
+        print(f"ares-eval: {error}", file=sys.stderr)
+        return 2
+    except evaluation.NothingToRun as error:
+        print(f"ares-eval: {error}", file=sys.stderr)
+        return 3
+    except (records.RunError, CacheError) as error:
+        print(f"ares-eval: {error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        print("ares-eval: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    for form in config.export:
+        _export(form, done.folder)
+    _show(done.results, done, config)
+    return done.exit_code
+
+
+def _export(form: str, folder: Any) -> None:
+    from ares_eval import export_lm_eval
+
+    assert form == "lm-eval"
+    export_lm_eval.export(folder, folder / "lm-eval")
+
+
+def _show(found: dict[str, Json], done: Any, config: Any) -> None:
+    from ares_eval import table
+
+    if config.json_output:
+        print(json.dumps({"run": str(done.folder), "exit_code": done.exit_code, **found}))
+    else:
+        table.show(found)
+        print(f"run: {done.folder}")
+    if done.reason:
+        print(f"ares-eval: {done.reason}", file=sys.stderr)

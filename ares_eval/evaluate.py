@@ -1,0 +1,474 @@
+"""One run, from its settings to its results: the only module that knows tasks, inference, verification and records.
+
+    load the tasks -> open the run's folder -> start or find the server -> ask what is not yet recorded
+    -> judge each reply -> append it -> sum up
+
+What was recorded is never asked again; a reply that failed is never judged; results come from the records alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import queue
+import re
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from ares_eval import manifest, plan, records, results, tasks
+from ares_eval.inference.cache import Cache
+from ares_eval.inference.engine import Engine, EngineOptions
+from ares_eval.inference.transport import Endpoint, Transport
+from ares_eval.progress import Progress
+from ares_eval.types import Failure, Json, PictureError, Record, Reply, Request, Sample, Verdict
+from ares_eval.verify import Verifier
+
+if TYPE_CHECKING:
+    from ares_eval.config import RunConfig
+    from ares_eval.inference.servers import RunningServer
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+COMPLETE, INCOMPLETE, NOTHING, INTERRUPTED = 0, 3, 4, 130
+"""Exit codes of a run; 2 (usage) is raised as an error instead."""
+
+VERDICTS_UNDER_WAY = 2000
+"""Replies that may wait for their verdict before no further request is sent: bounds memory when answers are slow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What came out: the run's folder, ``results.json`` as a value, and the exit code with its reason."""
+
+    folder: Path
+    results: dict[str, Json]
+    exit_code: int
+    reason: str = ""
+    resumed: int = 0
+    """Draws that were recorded before."""
+
+
+class NothingToRun(Exception):
+    """No dataset that was asked for can be had; the message has a line for each."""
+
+
+@dataclass(slots=True)
+class _Plan:
+    """The tasks of a run and what is asked of each."""
+
+    tasks: dict[str, tasks.Task]
+    unavailable: dict[str, str]
+    planned: dict[str, int] = field(default_factory=dict)
+    questions: Counter[str] = field(default_factory=Counter)
+    groups: dict[str, Counter[str]] = field(default_factory=dict)
+
+
+def evaluate(config: RunConfig, progress: Progress, *, note: Callable[[str], None]) -> Evaluation:
+    """Run ``config`` to its end, or as far as it goes; ``note`` takes lines for people.
+
+    Raises tasks.UnknownTask, NothingToRun, records.RunError, inference.servers errors and CacheError.
+    """
+    whole = load_tasks(config, note)
+    model = _model(config)
+    digest = config.digest({name: task.fingerprint for name, task in whole.tasks.items()}, model.weights)
+    folder = _folder(config, digest)
+    finished = _finished(folder)
+    if finished is not None:
+        return _again(finished, whole, config)
+    with records.RunWriter(folder) as writer:
+        session = _Session(config, whole, model, writer, progress, note)
+        session.begin(digest)
+        return session.finish(session.measure())
+
+
+def load_tasks(config: RunConfig, note: Callable[[str], None]) -> _Plan:
+    """The tasks that ``--datasets`` names; what cannot be had is noted in one line each and left out."""
+    names = tasks.resolve(config.datasets, include_path=config.include_path)
+    found: dict[str, tasks.Task] = {}
+    unavailable: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = tasks.load(
+                name,
+                dataset_dir=config.dataset_dir,
+                cache_dir=config.cache_folder(),
+                limit=config.limit,
+                include_path=config.include_path,
+            )
+        except tasks.DataUnavailable as error:
+            unavailable[name] = str(error)
+            note(str(error))
+    if not found:
+        raise NothingToRun("none of the datasets that were asked for is available here")
+    whole = _Plan(found, unavailable)
+    for name, task in found.items():
+        whole.planned[name] = (task.size or 0) * plan.draws(task, config)
+    return whole
+
+
+# ---------------------------------------------------------------- the run's folder
+
+
+def _folder(config: RunConfig, digest: str) -> Path:
+    """``<output-dir>/<model>/<run-name or suite>-<8 hex>``; with ``--fresh`` the next free number appended."""
+    model = re.sub(r"[^\w.+-]+", "__", config.model_name).strip(".") or "model"
+    asked = config.run_name or re.sub(r"\s+", "", config.datasets).replace(",", "+")
+    name = re.sub(r"[^\w.+-]+", "_", asked)[:60]
+    base = config.output_dir / model / f"{name}-{digest[:8]}"
+    if not config.fresh:
+        return base
+    number = 2
+    while base.exists():
+        base = base.with_name(f"{name}-{digest[:8]}-{number}")
+        number += 1
+    return base
+
+
+def _finished(folder: Path) -> records.Run | None:
+    if not (folder / records.RESULTS).exists():
+        return None
+    run = records.load_run(folder)
+    return run if run.manifest.get("status") == "complete" else None
+
+
+def _again(run: records.Run, whole: _Plan, config: RunConfig) -> Evaluation:
+    found = run.results or {}
+    asked, measured = results.asked_and_measured(found)
+    code, reason = _outcome(asked, measured, whole, config, None, False)
+    return Evaluation(run.folder, found, code, reason, resumed=measured)
+
+
+def _model(config: RunConfig) -> plan.ModelIdentity:
+    weights = None
+    if config.serve is not None:
+        from ares_eval.inference import servers
+
+        weights = servers.weights_digest(config.serve)
+    return plan.ModelIdentity(config.model_name, config.model_revision, weights)
+
+
+def _outcome(
+    asked: int, measured: int, whole: _Plan, config: RunConfig, fatal: Failure | None, interrupted: bool
+) -> tuple[int, str]:
+    """Exit code and its reason."""
+    if interrupted:
+        return INTERRUPTED, "interrupted; the same command goes on from here"
+    if asked and not measured:
+        return NOTHING, fatal.message if fatal else "nothing could be measured"
+    if fatal is not None:
+        return INCOMPLETE, f"stopped: {fatal.message}"
+    if measured < asked:
+        return INCOMPLETE, f"{asked - measured} of {asked} not measured; the same command asks for them again"
+    if whole.unavailable and not config.skip_unavailable:
+        return INCOMPLETE, f"not available: {', '.join(sorted(whole.unavailable))}"
+    return COMPLETE, ""
+
+
+# ---------------------------------------------------------------- asking, judging, keeping
+
+
+@dataclass(slots=True)
+class _Asked:
+    sample: Sample
+    prompt: str
+
+
+class _Session:
+    """One process's part of a run: everything between opening the folder and writing its results."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        whole: _Plan,
+        model: plan.ModelIdentity,
+        writer: records.RunWriter,
+        progress: Progress,
+        note: Callable[[str], None],
+    ) -> None:
+        self.config, self.whole, self.model = config, whole, model
+        self.writer, self.progress, self.note = writer, progress, note
+        self.manifest: dict[str, Json] = {}
+        self.resumed = 0
+        self.fatal: Failure | None = None
+        self.interrupted = False
+        self._done: set[tuple[str, str, int]] = set()
+        self._asked: dict[tuple[str, str, int], _Asked] = {}
+        self._errors: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
+        self._verdicts = threading.Semaphore(VERDICTS_UNDER_WAY)
+        self._began = time.monotonic()
+
+    def begin(self, digest: str) -> None:
+        """Write the manifest, or take up an earlier one."""
+        config, whole = self.config, self.whole
+        fresh = manifest.create(config, digest, whole.tasks, whole.planned, whole.unavailable)
+        path = self.writer.folder / records.MANIFEST
+        if path.exists():
+            before = records.load_run(self.writer.folder).manifest
+            for name, task in whole.tasks.items():
+                was = before.get("tasks", {}).get(name, {}).get("dataset_digest")
+                if was != task.dataset_digest:
+                    raise records.RunError(
+                        f"the data of {name} have changed since {self.writer.folder} was begun; "
+                        "use --fresh for a new run"
+                    )
+            fresh["created"] = before.get("created", fresh["created"])
+            fresh["timing"] = before.get("timing", {})
+        self.manifest = fresh
+        self.writer.write(records.MANIFEST, fresh)
+
+    def measure(self) -> Engine | None:
+        """Ask for every draw that has no measured record yet; the engine, for what it learnt, where one was needed."""
+        for record in records.read_records(self.writer.folder / records.SAMPLES):
+            if record.measured:
+                self._done.add((record.task, record.sample, record.draw))
+        self.resumed = len(self._done)
+        self.progress.start(self.whole.planned)
+        config = self.config
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.progress.stop)
+            cache = None
+            if not config.no_cache:
+                cache = stack.enter_context(contextlib.closing(Cache(config.cache_folder())))
+            verifier = stack.enter_context(Verifier())
+            server = self._serve(stack)
+            endpoint = _endpoint(config, server)
+            engine = Engine(
+                config.model_name,
+                lambda: _transport(config, endpoint),
+                EngineOptions(
+                    threads=config.eval_threads,
+                    max_retries=config.max_retries,
+                    vocabulary=config.vocabulary_size or (server.vocabulary if server else None),
+                ),
+                cache=cache,
+                before_first=lambda: self._meet(engine, endpoint, server),
+                note=self.note,
+            )
+            stack.enter_context(engine)
+            with self._drained_on_interrupt(engine):
+                for request, outcome in engine.run(self._requests()):
+                    self._take(request, outcome, verifier)
+                    status = engine.status
+                    self.progress.status(status.in_flight, status.waiting, status.retries, status.limit)
+            self._settle()
+            self.fatal = engine.fatal
+            if self.fatal is not None and server is not None and (death := server.death()) is not None:
+                self.fatal = dataclasses.replace(self.fatal, message=death)
+            self.manifest["changes"] = {
+                **dataclasses.asdict(engine.changes),
+                "max_tokens_lowered": len(engine.lowered),
+                "pictures_refused": engine.pictures_refused,
+            }
+            self.manifest["timing"] = {
+                "seconds": round(self.manifest["timing"].get("seconds", 0.0) + time.monotonic() - self._began, 3),
+                "requests": self.manifest["timing"].get("requests", 0) + engine.status.sent,
+                "retries": self.manifest["timing"].get("retries", 0) + engine.status.retries,
+                "from_cache": self.manifest["timing"].get("from_cache", 0) + engine.status.from_cache,
+            }
+            if cache is not None and cache.dropped:
+                self.note(f"{cache.dropped} entries of the cache were corrupt: dropped and asked for again")
+        return engine
+
+    def finish(self, _engine: Engine | None) -> Evaluation:
+        """Sum up the records and close the manifest."""
+        found = results.summarise(records.read_records(self.writer.folder / records.SAMPLES), self._metas())
+        asked, measured = results.asked_and_measured(found)
+        code, reason = _outcome(asked, measured, self.whole, self.config, self.fatal, self.interrupted)
+        self.manifest["status"] = "complete" if measured == asked else "incomplete"
+        self.manifest["finished"] = manifest.now()
+        self.writer.write(records.RESULTS, found)
+        self.writer.write(records.MANIFEST, self.manifest)
+        return Evaluation(self.writer.folder, found, code, reason, self.resumed)
+
+    # ------------------------------------------------------------ what is asked
+
+    def _requests(self) -> Iterator[Request]:
+        for name, task in self.whole.tasks.items():
+            count = plan.draws(task, self.config)
+            groups = self.whole.groups.setdefault(name, Counter())
+            for sample in task.samples():
+                self.whole.questions[name] += 1
+                groups[sample.group] += 1
+                todo = [draw for draw in range(count) if (name, sample.id, draw) not in self._done]
+                if not todo:
+                    continue
+                try:
+                    asked = plan.prompt(sample, self.config)
+                except (PictureError, OSError) as error:
+                    for draw in todo:
+                        self._keep_failure(sample, draw, "", Failure("picture", str(error), attempts=0), "")
+                    continue
+                self.writer.append_prompt(name, sample.id, asked.digest, asked.messages)
+                for request in plan.requests(sample, asked, self.model, self.config, iter(todo)):
+                    self._asked[name, sample.id, request.draw] = _Asked(sample, asked.digest)
+                    yield request
+
+    def _metas(self) -> dict[str, results.TaskMeta]:
+        metas = {}
+        for name, task in self.whole.tasks.items():
+            seen = self.whole.questions[name]
+            metas[name] = results.TaskMeta(
+                name=name,
+                suites=task.suites,
+                metrics=task.metrics,
+                questions=max(seen, task.size or 0),
+                draws=plan.draws(task, self.config),
+                groups=dict(self.whole.groups.get(name, {})) if "worst_case" in task.metrics else {},
+            )
+        return metas
+
+    # ------------------------------------------------------------ who is asked
+
+    def _serve(self, stack: contextlib.ExitStack) -> RunningServer | None:
+        if self.config.serve is None or self._all_recorded():
+            return None
+        from ares_eval.inference import servers
+
+        return stack.enter_context(
+            servers.start(
+                self.config.serve,
+                extra_args=self.config.serve_args,
+                log_dir=self.writer.folder,
+                model_name=self.config.model_name,
+                notify=self.note,
+            )
+        )
+
+    def _all_recorded(self) -> bool:
+        return len(self._done) >= sum(self.whole.planned.values()) > 0
+
+    def _meet(self, engine: Engine, endpoint: Endpoint, server: RunningServer | None) -> None:
+        """Before the first request: who is this, and, where pictures will be sent, does it take them?"""
+        from ares_eval.inference import probe
+
+        pictures = any(task.modality == "multimodal" for task in self.whole.tasks.values())
+        met = probe.meet(endpoint, self.config.model_name, pictures=pictures)
+        self.manifest["server"] = dict(server.identity) if server else {}
+        self.manifest["server"]["probe"] = dataclasses.asdict(met)
+        self.writer.write(records.MANIFEST, self.manifest)
+        if pictures and met.pictures is False:
+            engine.pictures_refused = "the server takes no pictures"
+            self.note(f"{self.config.model_name} takes no pictures: such questions are not measured")
+
+    # ------------------------------------------------------------ what comes back
+
+    def _take(self, request: Request, outcome: Reply | Failure, verifier: Verifier) -> None:
+        asked = self._asked.pop((request.task, request.sample, request.draw))
+        if isinstance(outcome, Failure):
+            self._keep_failure(asked.sample, request.draw, request.key, outcome, asked.prompt)
+            return
+        self._raise_kept_errors()
+        self._verdicts.acquire()
+        sample = asked.sample
+        future = verifier.submit(outcome.text, sample.reference, sample.answer)
+        future.add_done_callback(lambda done: self._judged(request, asked, outcome, done))
+
+    def _judged(self, request: Request, asked: _Asked, reply: Reply, done: Future[Verdict]) -> None:
+        """Keep a judged reply; runs in whichever thread the verdict came from."""
+        try:
+            record = _record(request, asked, reply, done.result())
+            self.writer.append(record, reply.trace)
+            self.progress.record(record)
+        except BaseException as error:  # noqa: BLE001 - carried to the run's own thread, which raises it
+            self._errors.put(error)
+        finally:
+            self._verdicts.release()
+
+    def _keep_failure(self, sample: Sample, draw: int, key: str, failure: Failure, prompt: str) -> None:
+        record = Record(
+            task=sample.task,
+            sample=sample.id,
+            draw=draw,
+            group=sample.group,
+            key=key,
+            prompt=prompt,
+            level=sample.level,
+            fields=sample.fields,
+            reference=sample.reference,
+            answer=sample.answer,
+            attempts=failure.attempts,
+            cause=failure.cause,
+            message=failure.message,
+            status=failure.status,
+        )
+        self.writer.append(record)
+        self.progress.record(record)
+
+    def _settle(self) -> None:
+        """Wait for the verdicts under way."""
+        for _ in range(VERDICTS_UNDER_WAY):
+            self._verdicts.acquire()
+        self._raise_kept_errors()
+
+    def _raise_kept_errors(self) -> None:
+        if not self._errors.empty():
+            raise self._errors.get()
+
+    @contextlib.contextmanager
+    def _drained_on_interrupt(self, engine: Engine) -> Iterator[None]:
+        """The first Ctrl-C sends nothing new and waits for what is in flight, the second stops at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def interrupt(_number: int, _frame: FrameType | None) -> None:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
+            self.note("interrupted: waiting for what is in flight; press Ctrl-C again to stop at once")
+            engine.drain()
+
+        before = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def _record(request: Request, asked: _Asked, reply: Reply, verdict: Verdict) -> Record:
+    sample = asked.sample
+    return Record(
+        task=sample.task,
+        sample=sample.id,
+        draw=request.draw,
+        group=sample.group,
+        key=request.key,
+        prompt=asked.prompt,
+        level=sample.level,
+        fields=sample.fields,
+        reference=sample.reference,
+        answer=sample.answer,
+        text=reply.text,
+        reasoning=reply.reasoning,
+        finish_reason=reply.finish_reason,
+        truncated=reply.finish_reason == "length",
+        usage=reply.usage,
+        latency=reply.latency,
+        attempts=reply.attempts,
+        cached=reply.cached,
+        served_by=reply.model,
+        verdict=verdict,
+    )
+
+
+def _endpoint(config: RunConfig, server: RunningServer | None) -> Endpoint:
+    key = config.openai_api_key.get_secret_value() if config.openai_api_key else None
+    return Endpoint(server.base_url if server else config.openai_base_url or OPENAI_URL, key)
+
+
+def _transport(config: RunConfig, endpoint: Endpoint) -> Transport:
+    if config.transport == "openai":
+        from ares_eval.inference.transport_openai import OpenAITransport
+
+        return OpenAITransport(endpoint, connections=config.eval_threads, timeout=config.timeout)
+    from ares_eval.inference.transport_aiohttp import AiohttpTransport
+
+    return AiohttpTransport(endpoint, connections=config.eval_threads, timeout=config.timeout)
