@@ -137,6 +137,7 @@ def _metrics(
     accuracy = from_sums([(right, count) for right, count in groups.values()]) if groups else None
     known_wrong = verdicts["incorrect"]
     values: dict[str, Json] = {
+        "primary": meta.primary,
         **_estimate("accuracy", accuracy),
         "accuracy_ci95_method": accuracy.method if accuracy else None,
         "accuracy_worst": verdicts["correct"] / n if n else None,

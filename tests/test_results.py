@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import random
@@ -14,10 +15,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from ares_eval import metrics
 from ares_eval.analysis.statistics import wilson
 from ares_eval.results import METRICS, TaskMeta, asked_and_measured, encode, summarise
+from ares_eval.table import results_table, write_table
 from ares_eval.types import Json, Record, Usage, Verdict
 
 SHARED = Path(os.environ.get("ARES_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -245,3 +248,41 @@ def test_mistakes_are_named() -> None:
         summarise([record("a", task="other")], {"t": TaskMeta("t")})
     with pytest.raises(ValueError, match="only 1 were asked for"):
         summarise([record("a"), record("b")], {"t": TaskMeta("t", questions=1)})
+
+
+def test_the_table_says_the_same_in_both_drawings() -> None:
+    records = [record(f"q{i}", "correct", task="plain", tokens=1200) for i in range(9)]
+    records += [record("lost", "timeout", task="plain"), record("u", "unverifiable", task="plain", truncated=True)]
+    pairs = variants("[red]", ["correct", "server"]) + variants("b", ["correct", "correct"])
+    records += [replace(r, task="dyn") for r in pairs]
+    metas = {
+        "plain": TaskMeta("plain", ("all",), questions=12),
+        "dyn": TaskMeta("dyn", ("all",), ("worst_case",), questions=4, groups={"[red]": 2, "b": 2}),
+    }
+    results = summarise(records, metas)
+    plain = results_table(results)
+    assert isinstance(plain, str)
+    rows = {line.split()[0]: line for line in plain.splitlines() if not line.startswith("-")}
+    for text in (" 12 ", "90.0 [59.6, 98.2]", "75.0 to 100.0", "1,081 (1,200)"):
+        assert text in rows["plain"]
+    assert "100.0 [20.7, 100.0]" in rows["dyn"], "the primary metric of the task: its worst case"
+    assert "50.0 to 100.0" in rows["dyn"]
+    assert rows["all"].split()[:3] == ["all", "16", "95.0"]
+    assert "plain: not measured: missing 1, timeout 1" in plain
+    assert "dyn: not every variant was measured in 1 groups: [red]" in plain
+    assert "dyn: accuracy 100.0" in plain
+
+    console = Console(width=200, file=io.StringIO())
+    console.print(results_table(results, rich=True))
+    drawn = console.file.getvalue()  # type: ignore[attr-defined]
+    for word in " ".join(line for line in plain.splitlines() if not line.startswith("-")).split():
+        assert word in drawn
+
+    pipe = io.StringIO()
+    write_table(results, pipe)
+    assert pipe.getvalue() == plain + "\n"
+
+
+def test_a_table_without_losses_has_no_columns_for_them() -> None:
+    plain = results_table(summarise([record("a")], {"t": TaskMeta("t")}))
+    assert str(plain).splitlines()[0].split() == ["task", "n", "score", "%", "[95", "%]", "tokens", "(median)"]
