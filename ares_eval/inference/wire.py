@@ -132,7 +132,7 @@ class Logprobs(msgspec.Struct):
 
 
 class Choice(msgspec.Struct):
-    index: int = 0
+    index: int | None = 0
     message: Said | None = None
     delta: Said | None = None
     finish_reason: str | None = None
