@@ -226,11 +226,11 @@ class _Session:
 
     def measure(self) -> Engine | None:
         """Ask for every draw that has no measured record yet; the engine, for what it learnt, where one was needed."""
-        for record in records.read_records(self.writer.folder / records.SAMPLES):
-            if record.measured:
-                self._done.add((record.task, record.sample, record.draw))
+        before = [r for r in records.read_records(self.writer.folder / records.SAMPLES) if r.measured]
+        self._done.update((record.task, record.sample, record.draw) for record in before)
         self.resumed = len(self._done)
-        self.progress.start(self.whole.planned)
+        self.progress.start(self.whole.planned, before)
+        del before
         config = self.config
         with contextlib.ExitStack() as stack:
             stack.callback(self.progress.stop)
@@ -247,6 +247,7 @@ class _Session:
                     threads=config.eval_threads,
                     max_retries=config.max_retries,
                     vocabulary=config.vocabulary_size or (server.vocabulary if server else None),
+                    secrets=endpoint.secrets(),
                 ),
                 cache=cache,
                 before_first=lambda: self._meet(engine, endpoint, server),

@@ -143,7 +143,7 @@ def _evaluate(config: Any) -> int:
     def note(line: str) -> None:
         shown.note(line)
 
-    shown = progress.create(quiet=config.quiet or config.json_output)
+    shown = progress.choose(quiet=config.quiet or config.json_output)
     try:
         if config.dry_run:
             from ares_eval import dry_run
@@ -181,7 +181,7 @@ def _show(found: dict[str, Json], done: Any, config: Any) -> None:
     if config.json_output:
         print(json.dumps({"run": str(done.folder), "exit_code": done.exit_code, **found}))
     else:
-        table.show(found)
+        table.write_table(found, sys.stdout)
         print(f"run: {done.folder}")
     if done.reason:
         print(f"ares-eval: {done.reason}", file=sys.stderr)

@@ -24,7 +24,9 @@ from dataclasses import dataclass, field, replace
 from ares_eval.inference import failures, parameters, wire
 from ares_eval.inference.cache import Cache
 from ares_eval.inference.limits import Limits
+from ares_eval.inference.logprobs import MissingLogprobs
 from ares_eval.inference.retry import Health, backoff
+from ares_eval.inference.stream import SseReply
 from ares_eval.inference.transport import HttpAnswer, Transport, TransportError
 from ares_eval.types import Failure, PictureError, PreparedPicture, Reply, Request, Sampling
 
@@ -50,6 +52,8 @@ class EngineOptions:
     max_retries: int = 3
     total: float = 7200.0
     vocabulary: int | None = None
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Cut out of every message."""
 
 
 @dataclass(slots=True)
@@ -63,6 +67,17 @@ class EngineStatus:
     sent: int = 0
     answered: int = 0
     from_cache: int = 0
+
+
+class _Refused(Exception):
+    """An answer of another status than 200."""
+
+    def __init__(self, answer: HttpAnswer) -> None:
+        super().__init__(f"HTTP {answer.status}")
+        self.answer = answer
+
+
+_FAULTS = (_Refused, TransportError, wire.Malformed, wire.EmptyReply, wire.ServerSaidError, MissingLogprobs)
 
 
 @dataclass(slots=True)
@@ -331,8 +346,9 @@ class Engine:
         released = False
         try:
             reply = await self._ask(job)
-        except failures.FAULTS as error:
-            fault = failures.classify(error)
+        except _FAULTS as error:
+            problem = error.answer if isinstance(error, _Refused) else error
+            fault = failures.classify(problem, secrets=self._options.secrets)
             now = self._loop.time()
             self._health.note(False)
             if fault.status == 429:
@@ -361,16 +377,16 @@ class Engine:
         try:
             async with asyncio.timeout_at(job.deadline):
                 if sampling.stream:
-                    collected = wire.StreamedReply(logprobs=sampling.logprobs, vocabulary=self._options.vocabulary)
+                    collected = SseReply(logprobs=sampling.logprobs, vocabulary=self._options.vocabulary)
                     answer = await self._transport.stream_chat(body, collected.feed)
-                    if answer.status == 200:
+                    if answer.status == 200 and not answer.body:
                         return collected.reply()
-                    raise failures.HttpFault(answer)
-                answer = await self._transport.post_chat(body)
+                else:
+                    answer = await self._transport.post_chat(body)
         except TimeoutError as error:
             raise TransportError("timeout", f"no answer within {self._options.total:.0f} s in all") from error
         if answer.status != 200:
-            raise failures.HttpFault(answer)
+            raise _Refused(answer)
         if len(answer.body) < LARGE_BODY:
             return self._decode(answer, sampling)
         return await self._loop.run_in_executor(self._workers, self._decode, answer, sampling)
