@@ -1,0 +1,253 @@
+"""Multiple choice: letters, option texts, option values; one letter or, where the task says so, a set of them.
+
+The letter wins over the text that follows it ("(E) 12" is E, whatever 12 is): that is how graders of the field read
+it. Several letters where one is asked are wrong, not a guess. What names no option is unverifiable, unless it is an
+explicit answer that cannot be any option.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ares_eval.verify.comparators.options import Options, label, mentioned, named_exactly, options_of, valued
+from ares_eval.verify.comparators.yesno import polarity
+from ares_eval.verify.decision import Decision
+from ares_eval.verify.extract import Candidate, answer_range, bold, boxes, candidates, clause_end
+from ares_eval.verify.normalise import ascii_maths, trimmed, unwrap
+from ares_eval.verify.quantity import parse_quantity
+
+_L = r"(?:\(\s*([A-Z])\s*\)|\[([A-Z])\]|([A-Z])(?![A-Za-z']))"
+_SEVERAL = re.compile(
+    r"^(?:both\s+)?[(\[]?([A-Z])[)\]]?(?:\s*(?:,|;|、|and|or|&|/|,\s*and|,\s*or)\s*[(\[]?([A-Z])[)\]]?(?![A-Za-z']))+",
+    re.I,
+)
+_HEAD = re.compile(
+    r"^(?:the\s+)?(?:(?:correct|right|final)\s+)?(?:option|choice|answer|letter|alternative|选项)?\s*(?:is\s+)?[:：]?\s*"
+    r"(?:[(\[（{<]\s*([A-Za-z])\s*[)\]）}>]|([A-Z])\s*(?:[).:：,、\]]|-|$)|([A-Z])(?=\s)|([a-z])\s*[).]?\s*$)",
+    re.I,
+)
+_ARTICLE_FOLLOWERS = re.compile(r"\s+(?:is|because|since|as|and|or|was|matches|\d|\$|\(|->|=|-)")
+_PAREN_LETTER = re.compile(r"(?<![\w\\])\(\s*([A-Z])\s*\)(?!\s*\()")
+_NAMED_LETTER = re.compile(
+    r"\b(?:option|choice|answer|statement|alternative|figure|set|box|选项)\s*[(\[\"'*]*([A-Z])\b(?!')", re.I
+)
+_CUES = re.compile(
+    r"\b(?:option|choice|answer|alternative)s?\s*[(\[*\"']*([A-Z])[)\]*\"'.:]*(?:[^.\n]{0,80}?)\s+(?:is|must be|would be|seems to be)\s+(?:the\s+|therefore\s+|thus\s+)*(?:correct|right|best|answer|most|only|one)"
+    r"|(?:\(([A-Z])\)|\b([B-HJ-Z]))[*\"']*\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b"
+    r"|\b(?:choose|select|pick|go with|going with|chose)\s+(?:option|choice|answer|letter)?\s*[(\[*\"']*([A-Z])\b(?!')"
+    r"|\b(?:matches|corresponds? to|match|matching|which is|belongs to)\s+(?:with\s+)?(?:the\s+)?(?:option|choice|answer|set)\s*[(\[*\"']*([A-Z])\b(?!')",
+)
+_NEGATED_TAIL = re.compile(r"\b(?:not|isn't|never|no longer|incorrect|wrong|neither)\b[^.]{0,20}$", re.I)
+
+
+def judge_choice(
+    response: str, references: tuple[str, ...], choices: tuple[str, ...], policy: Mapping[str, Any]
+) -> tuple[Decision, Candidate | None]:
+    """The decision over a response, and the place that stated the answer."""
+    options = options_of(choices)
+    wanted = [letters for reference in references if (letters := wanted_letters(reference, options, policy))]
+    if not wanted:
+        return Decision(None, "choice", "unparsed"), None
+    multi = bool(policy.get("multi")) or any(len(letters) > 1 for letters in wanted)
+    stated, place = chosen(response, options, multi)
+    if place is None:
+        return Decision(False, "choice", "no_answer"), None
+    if stated is None:
+        return Decision(None, f"{place.rule}>choice", "needs_judge"), place
+    shown = (", ".join(sorted(stated)) or "none of the options", " | ".join(", ".join(sorted(w)) for w in wanted))
+    if not stated:
+        return Decision(False, f"{place.rule}>choice:no-option", normalised=shown), place
+    if multi:
+        return Decision(stated in wanted, f"{place.rule}>choice:set", normalised=shown), place
+    if len(stated) > 1 and not policy.get("duplicates"):
+        same = len({options.keys[ord(x) - 65] for x in stated if ord(x) - 65 < len(options.keys)}) == 1
+        if not same:
+            return Decision(False, f"{place.rule}>choice:several", "ambiguous", shown), place
+    return Decision(any(stated & w for w in wanted), f"{place.rule}>choice", normalised=shown), place
+
+
+def wanted_letters(reference: str, options: Options, policy: Mapping[str, Any]) -> frozenset[str]:
+    """The reference as letters. It may be a letter, several, or an option's text (policy ``reference: text``)."""
+    exact = named_exactly(reference, options)
+    if policy.get("reference") == "text" and exact:
+        return exact
+    letter = label(trimmed(reference))
+    if letter is not None and letter in options.letters:
+        return frozenset(letter)
+    several = re.fullmatch(
+        r"[(\[]?[A-Z][)\]]?(?:\s*(?:,|;|and|&|\s)\s*[(\[]?[A-Z][)\]]?)+|[A-Z]{2,6}", reference.strip()
+    )
+    if several and not exact:
+        letters = frozenset(re.findall(r"[A-Z]", reference.replace("and", "")))
+        if letters <= set(options.letters):
+            return letters
+    if exact:
+        return exact
+    return frozenset(letter) if letter is not None and not options.texts else frozenset()
+
+
+def chosen(response: str, options: Options, multi: bool) -> tuple[frozenset[str] | None, Candidate | None]:
+    """(letters, place): None where the place names no option, empty where its answer cannot be one of them."""
+    area = answer_range(response)
+    if area is None or not response[area[0] : area[1]].strip():
+        return None, None
+    ranked = candidates(response)
+    closing = [c for c in ranked if c.rule in ("whole", "last-line", "first-line")]
+    stated = [c for c in ranked if c not in closing]
+    if not any(c.exact for c in stated):
+        stated = sorted([*stated, *_choice_cues(response, *area)], key=lambda c: c.start, reverse=True)
+    if multi and (all_boxes := boxes(response, *area)) and len(all_boxes) > 1:
+        letters = [read_choice(box.text, options, True, True) for box in all_boxes]
+        if all(letters):
+            return frozenset().union(*(x for x in letters if x)), all_boxes[-1]
+    refused: Candidate | None = None
+    for place in stated:
+        letters = read_choice(place.text, options, place.exact, multi)
+        if letters is not None and (letters or refused is None):
+            if letters:
+                return letters, place
+            refused = refused or place
+    if refused is not None:
+        return frozenset(), refused
+    if any(c.exact for c in stated):
+        return None, stated[0]
+    return _from_prose(response, area, options, closing, multi)
+
+
+def _choice_cues(response: str, start: int, end: int) -> list[Candidate]:
+    found = []
+    for match in _CUES.finditer(response, start, end):
+        group = next(i for i in range(1, 6) if match[i])
+        if not _NEGATED_TAIL.search(response[max(start, match.start() - 30) : match.start(group)]):
+            found.append(Candidate(match[group], match.start(group), "choice-cue", False))
+    return found
+
+
+def read_choice(text: str, options: Options, exact: bool, multi: bool) -> frozenset[str] | None:
+    """The letters that an answer text names; empty for an explicit answer that is no option; None for neither."""
+    text = trimmed(unwrap(ascii_maths(text)).replace("$", " ")) if "\\" in text or not text.isascii() else trimmed(text)
+    text = text.replace("*", "").strip()
+    if not text:
+        return None
+    letters = options.letters
+    if (
+        len(text) == 1
+        and text.upper() in letters
+        and (text.isupper() or exact or len(options.texts) == 0 or text in "abcdefgh")
+    ):
+        return frozenset(text.upper())
+    named = named_exactly(text, options)
+    if named:
+        return named
+    head = _head(text, letters, options, multi)
+    if head:
+        return head
+    for pattern in (_PAREN_LETTER, _NAMED_LETTER):
+        found = {m[1].upper() for m in pattern.finditer(text) if not _NEGATED_TAIL.search(text[: m.start()])} & set(
+            letters
+        )
+        if len(found) == 1:
+            return frozenset(found)
+    words = {letter for _, letter in mentioned(text, options)}
+    if len(words) == 1:
+        return frozenset(words)
+    if len(words) > 1 and len(text) < 60 and not exact:
+        first = mentioned(text, options)[0]
+        if first[0] == 0:
+            return frozenset(first[1])
+    values = valued(text, options)
+    if values and (len(set(values)) == 1 or "=" in text):
+        return frozenset(values[-1])
+    if options.texts and parse_quantity(text) is not None:
+        return frozenset()
+    return None
+
+
+def _head(text: str, letters: str, options: Options, multi: bool) -> frozenset[str] | None:
+    several = _SEVERAL.match(text)
+    if several and (several[0][0].isupper() or several[0][0] in "([b"):
+        found = frozenset(x for x in re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", several[0].upper())) & set(letters)
+        if len(found) > 1:
+            return frozenset(found)
+    if multi and re.fullmatch(r"[A-Z]{2,10}", text) and set(text) <= set(letters):
+        return frozenset(text)
+    match = _HEAD.match(text)
+    if match is None:
+        return None
+    letter = (match[1] or match[2] or match[3] or match[4]).upper()
+    if letter not in letters:
+        return None
+    if match[3]:
+        if match[3].islower():
+            return None
+        rest = text[match.end() :]
+        index = ord(letter) - 65
+        follows = index < len(options.texts) and named_exactly(rest, options) == frozenset(letter)
+        if letter in "AI" and not follows and not _ARTICLE_FOLLOWERS.match(rest):
+            return None
+    if match[2] and match[2].islower():
+        return None
+    return frozenset(letter)
+
+
+_STRICT_HEAD = re.compile(
+    r"^[\s*>#_-]*(?:\(\s*([A-Z])\s*\)|\*\*\(?([A-Z])\)?[.:)]?\*\*|([A-Z])\s*[.):](?!\w)|([A-Z])\s*$)", re.M
+)
+_TAIL_LETTER = re.compile(r"(?:\bis|\bbe|:|=)\s*[*\"(]*([B-HJ-Z])[)*\"]*\s*\.?\s*$")
+
+
+def _from_prose(
+    response: str, area: tuple[int, int], options: Options, closing: list[Candidate], multi: bool
+) -> tuple[frozenset[str] | None, Candidate | None]:
+    """No explicit answer and no cue phrase: the whole text, its first line, its last line, in that order of trust."""
+    start, end = area
+    text = response[start:end]
+    whole = Candidate(text.strip(), start + len(text) - len(text.lstrip()), "whole", False)
+    if len(whole.text) < 400 and (letters := read_choice(whole.text, options, False, multi)):
+        return letters, whole
+    listed = _STRICT_HEAD.findall(text)
+    heads = {next(x for x in group if x) for group in listed} & set(options.letters)
+    for place in closing:
+        match = _STRICT_HEAD.match(place.text)
+        if match and len(heads) == 1:
+            return frozenset(heads), place
+    for place in closing:
+        line = place.text
+        for part in [*reversed(bold(line)), line, _last_sentence(line)]:
+            match = _TAIL_LETTER.search(part) if part is line else None
+            letters = (
+                frozenset(match[1])
+                if match and match[1] in options.letters
+                else read_choice(part, options, False, multi)
+            )
+            if letters:
+                return letters, place
+    inferred = _polar(text, options)
+    if inferred is not None:
+        return inferred, whole
+    return None, whole
+
+
+def _last_sentence(line: str) -> str:
+    position, last = 0, line
+    while position < len(line):
+        stop = clause_end(line, position, len(line))
+        if line[position:stop].strip():
+            last = line[position:stop]
+        position = stop + 1
+    return last
+
+
+def _polar(text: str, options: Options) -> frozenset[str] | None:
+    """Options that are yes and no: what the text begins with says which."""
+    if len(options.texts) != 2:
+        return None
+    meanings = [polarity(t) for t in options.texts]
+    if sorted(map(str, meanings)) != ["False", "True"]:
+        return None
+    match = re.match(r"\W*(yes|no|true|false)\b", text, re.I)
+    if match is None:
+        return None
+    return frozenset("AB"[meanings.index(polarity(match[1]))])

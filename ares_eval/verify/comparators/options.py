@@ -1,0 +1,115 @@
+"""The options of a choice question: their letters, their texts in normal form, their values; and which a text names."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ares_eval.verify.normalise import string_key, trimmed, words_key
+from ares_eval.verify.quantity import parse_quantity, quantities_in
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_LABEL = re.compile(r"^\s*[(\[]?([A-Za-z])[)\].:]\s*$|^\s*([A-Za-z])\s*$")
+_NEGATION = re.compile(
+    r"\b(?:not|isn't|isnt|aren't|never|neither|nor|rather than|instead of|incorrect|wrong|false|eliminat\w+|rule out)\b"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options in the order of their letters. ``keys``: layout-free strings; ``words``: bare words; both lower case."""
+
+    texts: tuple[str, ...]
+    keys: tuple[str, ...]
+    words: tuple[str, ...]
+    labels_only: bool
+
+    @property
+    def letters(self) -> str:
+        """The letters that may be answered; A to J where the options are not known."""
+        return LETTERS[: len(self.texts)] if self.texts else LETTERS[:10]
+
+
+@lru_cache(maxsize=4096)
+def options_of(choices: tuple[str, ...]) -> Options:
+    """Options from their texts."""
+    labels = all((m := _LABEL.match(c)) and (m[1] or m[2]).upper() == LETTERS[i] for i, c in enumerate(choices[:26]))
+    return Options(
+        choices,
+        tuple(string_key(c).lower() for c in choices),
+        tuple(words_key(c) for c in choices),
+        bool(choices) and labels,
+    )
+
+
+def label(text: str) -> str | None:
+    """The letter of ``B``, ``(B)``, ``B.``; None for anything else."""
+    match = _LABEL.match(text)
+    return (match[1] or match[2]).upper() if match else None
+
+
+def named_exactly(text: str, options: Options) -> frozenset[str]:
+    """Options whose text or value is what the whole text says; empty where none is."""
+    if options.labels_only or not options.texts:
+        return frozenset()
+    key = string_key(text).lower()
+    if not key:
+        return frozenset()
+    found = [i for i, k in enumerate(options.keys) if k == key]
+    if not found:
+        words = words_key(text)
+        found = [i for i, k in enumerate(options.words) if k and k == words]
+    if not found:
+        found = _by_value(text, options)
+    return frozenset(LETTERS[i] for i in found)
+
+
+def _by_value(text: str, options: Options) -> list[int]:
+    stated = parse_quantity(trimmed(text))
+    if stated is None:
+        return []
+    found = []
+    for index, option in enumerate(options.texts):
+        value = parse_quantity(option)
+        if value is not None and value.value == stated.value and value.percent == stated.percent:
+            if value.unit and stated.unit and value.unit.dimension != stated.unit.dimension:
+                continue
+            if value.unit and stated.unit and value.unit.factor != stated.unit.factor:
+                continue
+            found.append(index)
+    return found
+
+
+def mentioned(text: str, options: Options) -> list[tuple[int, str]]:
+    """(position, letter) of options whose words occur in a text and are not negated there; the longest text wins."""
+    if options.labels_only or not options.texts:
+        return []
+    words = " " + words_key(text) + " "
+    taken: list[tuple[int, int]] = []
+    found: list[tuple[int, str]] = []
+    for index in sorted(range(len(options.words)), key=lambda i: -len(options.words[i])):
+        option = options.words[index]
+        if not option:
+            continue
+        start = words.find(" " + option + " ")
+        while start >= 0:
+            end = start + len(option) + 1
+            if not any(a < end and start < b for a, b in taken):
+                taken.append((start, end))
+                if not _NEGATION.search(words[max(0, start - 24) : start + 1]):
+                    found.append((start, LETTERS[index]))
+            start = words.find(" " + option + " ", start + 1)
+    return sorted(found)
+
+
+def valued(text: str, options: Options) -> list[str]:
+    """Letters of the options whose value a number in the text has, in order of the numbers."""
+    if options.labels_only:
+        return []
+    found = []
+    for number in quantities_in(text):
+        letters = _by_value(number, options)
+        if len(letters) == 1:
+            found.append(LETTERS[letters[0]])
+    return found
