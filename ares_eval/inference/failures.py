@@ -139,7 +139,7 @@ def _answer_fault(
     if context is not None:
         return permanent("context", context=context)
     parameter = refused_parameter(said, raw, codes)
-    if parameter in ("logprobs", "top_logprobs") or "logprobs_mode" in raw:
+    if parameter in ("logprobs", "top_logprobs") or "logprobs" in raw[:MESSAGE_LENGTH]:
         return permanent("no_logprobs", fatal=True, parameter=parameter)
     if parameter is not None:
         return permanent("refused", parameter=parameter)

@@ -124,7 +124,7 @@ def known_probabilities(tokens: list[Token], asked: int) -> tuple[np.ndarray, np
     """(probabilities, cap, logprob, top): each token that is known once a row, as ``entropy_bounds`` takes them.
 
     Shapes (T, K + 1), (T,), (T,); ``logprob`` of the sampled token is NaN where the server did not say; ``top`` is the
-    number of alternatives in the longest list. Raises MissingLogprobs where every list is empty.
+    largest number of alternatives known at a position, at most ``asked``. Raises MissingLogprobs where every list is empty.
     """
     import numpy as np
 
@@ -152,7 +152,9 @@ def known_probabilities(tokens: list[Token], asked: int) -> tuple[np.ndarray, np
     cap = np.where(place == 0, behind, cap)
     cap = np.where(np.isnan(cap) | repeated, np.inf, cap)
     added = np.where(place < 0, np.exp(chosen), np.nan)
-    return np.concatenate([p, added[:, None]], axis=1), cap, chosen, width
+    known = np.concatenate([p, added[:, None]], axis=1)
+    most = int((~np.isnan(known)).sum(axis=1).max())
+    return known, cap, chosen, min(most, asked)
 
 
 def _places(logprobs: np.ndarray, chosen: np.ndarray, tokens: list[Token], rows: list[list[Alternative]]) -> np.ndarray:
