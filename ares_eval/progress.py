@@ -29,7 +29,7 @@ LINE_EVERY_SHARE = 0.1
 
 
 class Progress(Protocol):
-    """What a run reports. ``record`` and ``status`` come from one thread at a time, between start and stop."""
+    """What a run reports. ``record`` and ``status`` may come from any thread, between start and stop."""
 
     def start(self, totals: Mapping[str, int], resumed: Iterable[Record] = ()) -> None:
         """Draws asked for, by task. ``resumed``: records of an earlier session, done but no part of the rate."""
@@ -61,7 +61,7 @@ def choose(quiet: bool = False, stream: TextIO | None = None, environment: Mappi
 
 
 class TaskCount:
-    """Counters of one task; written by one thread, read by another for display."""
+    """Counters of one task; written under a lock, read without one for display."""
 
     __slots__ = ("correct", "done", "measured", "tokens", "total")
 
@@ -136,9 +136,11 @@ class _Counting:
 
     def __init__(self) -> None:
         self.board = Board()
+        self._counting = threading.Lock()
 
     def record(self, record: Record) -> None:
-        self.board.tasks[record.task].add(record)
+        with self._counting:
+            self.board.tasks[record.task].add(record)
 
     def status(self, in_flight: int, waiting: int, retries: int, limit: int) -> None:
         board = self.board

@@ -5,23 +5,23 @@ never a wrong answer, it is counted by cause, and accuracy is correct / measured
 is in the denominator and not counted as right. What both could have changed is shown by the bounds: ``accuracy_worst``
 takes every unmeasured and unverifiable draw as wrong, ``accuracy_best`` as right, over all n draws that were asked for.
 
-The result depends on the set of records only, not on their order, on retries, on the cache or on time: an interrupted
-and resumed run gives the same bytes as an unbroken one. Where a (task, sample, draw) was recorded twice, a measured
-record replaces one that is not, and otherwise the later the earlier.
+Only the facts that metrics need are kept of a record (see Draw), so the replies of a long run are never in memory at
+once. The result depends on the set of records only, not on their order, on retries, on the cache or on time: an
+interrupted and resumed run gives the same bytes as an unbroken one. Where a (task, sample, draw) was recorded twice, a
+measured record replaces one that is not, and otherwise the later the earlier.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ares_eval import metrics
 from ares_eval.analysis.statistics import Estimate, from_sums
-from ares_eval.types import Json, Record
+from ares_eval.types import Json, Record, Usage
 
 MISSING = "missing"
 """The cause of draws that were asked for and have no record: the run ended before them."""
@@ -50,8 +50,32 @@ class TaskMeta:
         return self.metrics[0] if self.metrics else "accuracy"
 
 
-Metric: TypeAlias = Callable[[Sequence[Record], TaskMeta], Mapping[str, Json]]
-"""A further metric: one task's records (one for each draw, measured or not, sorted by sample and draw) to named values.
+class Draw(NamedTuple):
+    """What a metric sees of a Record.
+
+    ``cause`` is set where the draw was not measured, ``verdict`` (correct, incorrect, unverifiable) where it was. A
+    measured reply that nobody judged is unverifiable. ``answer``: as it was compared, else as it was extracted.
+    """
+
+    sample: str
+    draw: int
+    group: str
+    level: str | None
+    fields: Mapping[str, Json]
+    cause: str | None
+    verdict: str | None
+    answer: str | None
+    usage: Usage
+    truncated: bool
+
+    @property
+    def right(self) -> bool:
+        """Whether it was measured and found correct."""
+        return self.verdict == "correct"
+
+
+Metric: TypeAlias = Callable[[Sequence[Draw], TaskMeta], Mapping[str, Json]]
+"""A further metric: one task's draws (each at most once, measured or not, sorted by sample and draw) to named values.
 
 It returns its own name (a fraction in [0, 1], or None where nothing could be computed) and may add NAME_stderr,
 NAME_ci95, NAME_worst, NAME_best and whatever explains it. It must not count what was not measured as wrong.
@@ -64,14 +88,14 @@ def summarise(records: Iterable[Record], tasks: Mapping[str, TaskMeta]) -> dict[
     Every task of ``tasks`` appears, with or without records. Raises ValueError for a record of a task that is not in
     ``tasks``, for more records than draws asked for, and for a metric that does not exist.
     """
-    kept: dict[str, dict[tuple[str, int], Record]] = {name: {} for name in tasks}
+    kept: dict[str, dict[tuple[str, int], Draw]] = {name: {} for name in tasks}
     for record in records:
         draws = kept.get(record.task)
         if draws is None:
             raise ValueError(f"a record of task {record.task!r}, which is no task of this run ({', '.join(tasks)})")
         key = (record.sample, record.draw)
         if record.cause is None or key not in draws or draws[key].cause is not None:
-            draws[key] = record
+            draws[key] = _draw(record)
     results = {name: _task([kept[name][key] for key in sorted(kept[name])], tasks[name]) for name in sorted(tasks)}
     suites: dict[str, list[str]] = defaultdict(list)
     for name in sorted(tasks):
@@ -83,11 +107,6 @@ def summarise(records: Iterable[Record], tasks: Mapping[str, TaskMeta]) -> dict[
     }
 
 
-def encode(results: Mapping[str, Json]) -> bytes:
-    """The bytes of results.json: UTF-8, two spaces, keys in their order, no NaN."""
-    return (json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
 def asked_and_measured(results: Mapping[str, Json]) -> tuple[int, int]:
     """Draws asked for and draws measured, over all tasks of ``results``."""
     tasks = results["tasks"].values()
@@ -95,44 +114,55 @@ def asked_and_measured(results: Mapping[str, Json]) -> tuple[int, int]:
     return asked, asked - sum(sum(task["not_measured"].values()) for task in tasks)
 
 
+def _draw(record: Record) -> Draw:
+    verdict, value, answer = record.verdict, None, None
+    if record.cause is None:
+        value = "unverifiable" if verdict is None else verdict.value
+        if verdict is not None:
+            answer = verdict.extracted if verdict.normalised is None else verdict.normalised[0]
+    return Draw(
+        record.sample,
+        record.draw,
+        record.group,
+        record.level,
+        record.fields,
+        record.cause,
+        value,
+        answer,
+        record.usage,
+        record.truncated,
+    )
+
+
 # ---------------------------------------------------------------- one task
 
 
-def _task(records: Sequence[Record], meta: TaskMeta) -> dict[str, Json]:
-    n = len(records) if meta.questions is None else meta.questions * meta.draws
-    if len(records) > n:
-        raise ValueError(f"task {meta.name}: {len(records)} draws are recorded, but only {n} were asked for")
-    causes: Counter[str] = Counter(record.cause for record in records if record.cause is not None)
-    causes[MISSING] += n - len(records)
-    measured = [record for record in records if record.cause is None]
-    verdicts = Counter(_verdict(record) for record in measured)
+def _task(draws: Sequence[Draw], meta: TaskMeta) -> dict[str, Json]:
+    n = len(draws) if meta.questions is None else meta.questions * meta.draws
+    if len(draws) > n:
+        raise ValueError(f"task {meta.name}: {len(draws)} draws are recorded, but only {n} were asked for")
+    causes: Counter[str] = Counter(draw.cause for draw in draws if draw.cause is not None)
+    causes[MISSING] += n - len(draws)
+    measured = [draw for draw in draws if draw.cause is None]
+    verdicts = Counter(draw.verdict for draw in measured)
     return {
         "n": n,
         "correct": verdicts["correct"],
         "incorrect": verdicts["incorrect"],
         "unverifiable": verdicts["unverifiable"],
         "not_measured": {cause: causes[cause] for cause in sorted(causes) if causes[cause]},
-        "truncated": sum(record.truncated for record in measured),
-        "metrics": _metrics(records, measured, n, verdicts, meta),
+        "truncated": sum(draw.truncated for draw in measured),
+        "metrics": _metrics(draws, measured, n, verdicts, meta),
     }
 
 
-def _verdict(record: Record) -> str:
-    """A measured reply that nobody judged is unverifiable."""
-    return "unverifiable" if record.verdict is None else record.verdict.value
-
-
-def _is_right(record: Record) -> bool:
-    return record.verdict is not None and record.verdict.value == "correct"
-
-
 def _metrics(
-    records: Sequence[Record], measured: Sequence[Record], n: int, verdicts: Counter[str], meta: TaskMeta
+    draws: Sequence[Draw], measured: Sequence[Draw], n: int, verdicts: Counter[str | None], meta: TaskMeta
 ) -> dict[str, Json]:
     groups: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for record in measured:
-        group = groups[record.group]
-        group[0] += _is_right(record)
+    for draw in measured:
+        group = groups[draw.group]
+        group[0] += draw.right
         group[1] += 1
     accuracy = from_sums([(right, count) for right, count in groups.values()]) if groups else None
     known_wrong = verdicts["incorrect"]
@@ -151,7 +181,7 @@ def _metrics(
             continue
         if name not in METRICS:
             raise ValueError(f"task {meta.name}: no metric {name!r}; there are accuracy, {', '.join(sorted(METRICS))}")
-        more = METRICS[name](records, meta)
+        more = METRICS[name](draws, meta)
         if name not in more or more.keys() & values.keys():
             raise ValueError(f"metric {name!r} must return its own name and no key that exists: {sorted(more)}")
         values |= more
@@ -165,10 +195,10 @@ def _estimate(name: str, estimate: Estimate | None) -> dict[str, Json]:
     return {name: estimate.mean, f"{name}_stderr": estimate.stderr, f"{name}_ci95": interval}
 
 
-def _tokens(measured: Sequence[Record]) -> dict[str, Json]:
-    completion = sorted(r.usage.completion for r in measured if r.usage.completion is not None)
-    reasoning = sorted(r.usage.reasoning for r in measured if r.usage.reasoning is not None)
-    prompt = [r.usage.prompt for r in measured if r.usage.prompt is not None]
+def _tokens(measured: Sequence[Draw]) -> dict[str, Json]:
+    completion = sorted(d.usage.completion for d in measured if d.usage.completion is not None)
+    reasoning = sorted(d.usage.reasoning for d in measured if d.usage.reasoning is not None)
+    prompt = [d.usage.prompt for d in measured if d.usage.prompt is not None]
     return {
         "completion_tokens_mean": _mean(completion),
         "completion_tokens_median": _median(completion),
@@ -177,7 +207,7 @@ def _tokens(measured: Sequence[Record]) -> dict[str, Json]:
         "reasoning_tokens_median": _median(reasoning),
         "prompt_tokens_mean": _mean(prompt),
         "prompt_tokens_total": sum(prompt),
-        "tokens_estimated": sum(r.usage.estimated for r in measured),
+        "tokens_estimated": sum(d.usage.estimated for d in measured),
         "tokens_unknown": len(measured) - len(completion),
     }
 
@@ -196,12 +226,12 @@ def _median(ordered: Sequence[int]) -> float | None:
 # ---------------------------------------------------------------- several draws of a question
 
 
-def _over_draws(measured: Sequence[Record], draws: int) -> dict[str, Json]:
+def _over_draws(measured: Sequence[Draw], draws: int) -> dict[str, Json]:
     """avg@k over the questions with a measured draw; pass@k and maj@k over those with at least k of them."""
-    questions: dict[str, list[Record]] = defaultdict(list)
-    for record in measured:
-        questions[record.sample].append(record)
-    right = {sample: [_is_right(record) for record in rows] for sample, rows in questions.items()}
+    questions: dict[str, list[Draw]] = defaultdict(list)
+    for draw in measured:
+        questions[draw.sample].append(draw)
+    right = {sample: [draw.right for draw in rows] for sample, rows in questions.items()}
     values: dict[str, Json] = {
         "draws": draws,
         "questions": len(questions),
@@ -222,60 +252,52 @@ def _over_draws(measured: Sequence[Record], draws: int) -> dict[str, Json]:
     add(f"avg@{draws}", 1, lambda sample: metrics.avg_at_k(right[sample]))
     for k in metrics.powers_of_two(draws):
         add(f"pass@{k}", k, chance(k))
-    add(f"maj@{draws}", draws, lambda s: metrics.maj_at_k([_answer(record) for record in questions[s]], right[s]))
+    add(f"maj@{draws}", draws, lambda s: metrics.maj_at_k([draw.answer for draw in questions[s]], right[s]))
     return values
-
-
-def _answer(record: Record) -> str | None:
-    """The answer as it was compared, else as it was extracted."""
-    verdict = record.verdict
-    if verdict is None:
-        return None
-    return verdict.extracted if verdict.normalised is None else verdict.normalised[0]
 
 
 # ---------------------------------------------------------------- variants of a question
 
 
-def _worst_case(records: Sequence[Record], meta: TaskMeta) -> dict[str, Json]:
+def _worst_case(draws: Sequence[Draw], meta: TaskMeta) -> dict[str, Json]:
     """A question counts only if all its variants are right, for each draw; the mean over questions and draws.
 
     Over the groups of which every variant was measured; the others are named in ``worst_case_partial`` and make the
-    bounds: a group with a wrong variant is lost whatever the rest would have been.
+    bounds: a group with a wrong variant is lost whatever the rest would have been. Where the groups of some questions
+    are not known (``meta.groups``), neither is any group's size: no value, and bounds of 0 and 1.
     """
-    if meta.questions is not None and sum(meta.groups.values()) != meta.questions:
-        raise ValueError(f"task {meta.name}: worst_case needs the groups of all {meta.questions} questions asked for")
     seen: dict[str, set[str]] = defaultdict(set)
-    cells: dict[tuple[str, int], list[Record]] = defaultdict(list)
-    for record in records:
-        seen[record.group].add(record.sample)
-        if record.cause is None:
-            cells[record.group, record.draw].append(record)
+    cells: dict[tuple[str, int], list[Draw]] = defaultdict(list)
+    for draw in draws:
+        seen[draw.group].add(draw.sample)
+        if draw.cause is None:
+            cells[draw.group, draw.draw].append(draw)
+    known = meta.questions is None or sum(meta.groups.values()) == meta.questions
     sizes = meta.groups or {group: len(samples) for group, samples in seen.items()}
-    complete: dict[str, list[bool]] = {}
-    shares: dict[str, list[bool]] = {}
+    complete: dict[str, list[bool]] = defaultdict(list)
+    shares: dict[str, list[bool]] = defaultdict(list)
     partial: list[str] = []
     lost = won = 0
     for group in sorted(sizes):
-        for draw in range(meta.draws):
-            variants = cells.get((group, draw), [])
-            right = [_is_right(record) for record in variants]
-            shares.setdefault(group, []).extend(right)
-            lost += any(_verdict(record) == "incorrect" for record in variants)
+        for number in range(meta.draws):
+            variants = cells.get((group, number), [])
+            right = [draw.right for draw in variants]
+            lost += any(draw.verdict == "incorrect" for draw in variants)
+            if right:
+                shares[group] += right
             if len(variants) == sizes[group]:
-                complete.setdefault(group, []).append(all(right))
+                complete[group].append(all(right))
                 won += all(right)
             elif group not in partial[-1:]:
                 partial.append(group)
     total = len(sizes) * meta.draws
-    worst = from_sums([(sum(cell), len(cell)) for cell in complete.values()]) if complete else None
-    known = {group: right for group, right in shares.items() if right}
-    average = from_sums([(metrics.avg_at_k(right), 1) for right in known.values()]) if known else None
+    worst = from_sums([(sum(cell), len(cell)) for cell in complete.values()]) if complete and known else None
+    average = from_sums([(metrics.avg_at_k(right), 1) for right in shares.values()]) if shares else None
     return {
         **_estimate("worst_case", worst),
-        "worst_case_worst": won / total if total else None,
-        "worst_case_best": (total - lost) / total if total else None,
-        "worst_case_groups": len(sizes),
+        "worst_case_worst": won / total if total and known else 0.0,
+        "worst_case_best": (total - lost) / total if total and known else 1.0,
+        "worst_case_groups": len(sizes) if known else None,
         "worst_case_partial": partial,
         **_estimate("average_case", average),
     }
