@@ -1,0 +1,133 @@
+"""A task that is ready to be asked: `load` a name, iterate its samples. Nothing is read before it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ares_eval.tasks import catalog
+from ares_eval.tasks.definition import Definition, read_definition
+from ares_eval.tasks.errors import BadRow
+from ares_eval.tasks.samples import SampleMaker
+from ares_eval.tasks.sources import Source, find_source
+from ares_eval.types import Sample
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark with its data found. ``limit``: only the first so many questions (groups, where a metric needs
+    whole groups); None for all."""
+
+    definition: Definition
+    data: Source
+    limit: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The task's name: its file's stem."""
+        return self.definition.name
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """The suites that name it (`all` is not among them: it is a rule)."""
+        return self.definition.suites
+
+    @property
+    def modality(self) -> str:
+        """text, or image+text."""
+        return self.definition.modality
+
+    @property
+    def repeats(self) -> int:
+        """Draws per question that the protocol asks for (AIME: 16)."""
+        return self.definition.repeats
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """accuracy, worst_case."""
+        return self.definition.metrics
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the task's definition; see Definition.fingerprint."""
+        return self.definition.fingerprint
+
+    @property
+    def dataset_digest(self) -> str:
+        """``sha256:...`` over the local files that hold the rows, or the Hub's commit. Reads those files once."""
+        return self.data.digest
+
+    @property
+    def source(self) -> str:
+        """Where the rows come from, for people."""
+        return self.data.description
+
+    @property
+    def size(self) -> int | None:
+        """Samples that `samples` gives; None where only reading would tell (rows are left out, or groups counted)."""
+        size = self.data.size
+        if size is None or (self.definition.metadata.get("keep") and (self.limit is None or self.limit >= size)):
+            return None
+        if self.limit is None:
+            return size
+        if not self.definition.grouped:
+            return min(size, self.limit)
+        width = len(self.definition.variants)
+        return min(size, self.limit * width) if width else None
+
+    def samples(self) -> Iterator[Sample]:
+        """The questions, lazily, in the order of the source. Raises BadRow, BrokenTask."""
+        maker = SampleMaker(self.definition)
+        made: set[str] = set()
+        groups: set[str] = set()
+        count = 0
+        if self.limit is not None and self.limit <= 0:
+            return
+        for row in self.data.rows():
+            sample = maker.sample(row)
+            if sample is None:
+                continue
+            if self.definition.grouped and self.limit is not None and sample.group not in groups:
+                if len(groups) >= self.limit:
+                    # Variants that are read side by side come group by group: nothing wanted can follow.
+                    if self.definition.variants:
+                        return
+                    continue
+                groups.add(sample.group)
+            if sample.id in made:
+                raise BadRow(self.name, row.file, row.number, f"the id {sample.id!r} occurs twice")
+            made.add(sample.id)
+            yield sample
+            count += 1
+            if not self.definition.grouped and count == self.limit:
+                return
+
+
+def load(
+    name: str,
+    *,
+    dataset_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    limit: int | None = None,
+    include_path: Sequence[str | Path] = (),
+) -> Task:
+    """Find a task and its data; no row is read yet.
+
+    ``dataset_dir``: folder with local data (sources.py); ``cache_dir``: where `datasets` keeps what the Hub sends
+    (its own default where None); ``include_path``: more folders of task files. Raises UnknownTask, BrokenTask,
+    DataUnavailable.
+    """
+    external = catalog.external(name)
+    if external is not None:
+        loaded: Task = external.load(name, dataset_dir=dataset_dir, cache_dir=cache_dir, limit=limit)
+        return loaded
+    definition = read_definition(catalog.find(name, include_path))
+    directory = None if dataset_dir is None else Path(dataset_dir)
+    data = find_source(definition, directory, None if cache_dir is None else Path(cache_dir))
+    return Task(definition, data, limit)
+
+
+def with_limit(task: Task, limit: int | None) -> Task:
+    """The same task, cut to its first ``limit`` questions or groups."""
+    return replace(task, limit=limit)
