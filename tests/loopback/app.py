@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import hashlib
 import time
 from collections.abc import AsyncIterator
@@ -12,17 +11,18 @@ from typing import Any
 import msgspec
 
 from tests.loopback import chat as bodies
-from tests.loopback import shapes
-from tests.loopback.errors import refusal
+from tests.loopback import completion, dialects, errors, shapes
 from tests.loopback.faults import AT_ONCE, fault_plan
-from tests.loopback.http import Answer, Cut, Drip, HttpRequest, Reset, Response, Silence, Stream, serving
+from tests.loopback.http import Answer, HttpRequest, Response, Stream, serving
+from tests.loopback.hub import Hub
 from tests.loopback.journal import Journal
 from tests.loopback.limits import Bucket
 from tests.loopback.model import Model, Plan
 from tests.loopback.options import Options
-from tests.loopback.text import count, joined, unit
+from tests.loopback.recorded import Recordings
+from tests.loopback.text import count, joined, tokenise, unit
 
-DRIP_PIECES = 20
+PIXELS_A_TOKEN = 28
 
 
 class Refused(Exception):
@@ -40,11 +40,12 @@ class Loopback:
         self.options = options
         self.models = [name for name in options.model.split(",") if name]
         self.model = Model(options)
+        self.recordings = Recordings(options.recorded) if options.recorded else None
         self.journal = Journal(options.journal, options.keep_bodies)
         self.faults = fault_plan(options.fault_seed, options.fault, options.script, options.fault_when)
-        self.unsupported = frozenset(name for name in options.unsupported.split(",") if name)
         self.bucket = Bucket(options.rate, options.burst)
         self.seats = asyncio.Semaphore(options.capacity) if options.capacity else None
+        self.hub = Hub(options) if options.hub else None
         self.made = 0
 
     # ------------------------------------------------------------ routes
@@ -54,7 +55,9 @@ class Loopback:
         path = request.path.rstrip("/")
         match (request.method, path):
             case ("POST", "/v1/chat/completions"):
-                return await self.ask(request)
+                return await self.ask(request, self._chat)
+            case ("POST", "/v1/completions"):
+                return await self.ask(request, self._complete)
             case ("GET", "/loopback/stats"):
                 return _json(self.journal.stats(bodies="bodies" in request.query))
             case ("POST", "/loopback/reset"):
@@ -68,126 +71,175 @@ class Loopback:
             case ("GET", "/health"):
                 return _json({"status": "ok"})
             case ("GET", "/v1/models"):
-                return self._check_key(request) or _json({"object": "list", "data": list(map(self._card, self.models))})
+                return self._denied(request) or _json({"object": "list", "data": list(map(self._card, self.models))})
             case ("GET", _) if path.startswith("/v1/models/"):
                 name = path.removeprefix("/v1/models/")
-                return _json(self._card(name)) if name in self.models else self._unknown_model(name)
-        return refusal(
-            self.options.dialect, 404, f"Invalid URL ({request.method} {path})", kind="invalid_request_error"
-        )
+                known = name in self.models
+                return _json(self._card(name)) if known else errors.unknown_model(self.options.dialect, name)
+        if self.hub is not None:
+            return self.hub.answer(request)
+        message = f"Invalid URL ({request.method} {path})"
+        return errors.refusal(self.options.dialect, 404, message, kind="invalid_request_error")
 
     def _card(self, name: str) -> dict[str, Any]:
         card: dict[str, Any] = {"id": name, "object": "model", "created": bodies.CREATED, "owned_by": "loopback"}
+        length = self.options.context or 8192
         match self.options.dialect:
             case "vllm":
-                card |= {
-                    "owned_by": "vllm",
-                    "root": name,
-                    "parent": None,
-                    "max_model_len": self.options.context or 8192,
-                }
+                card |= {"owned_by": "vllm", "root": name, "parent": None, "max_model_len": length}
             case "llamacpp":
-                card |= {"owned_by": "llamacpp", "meta": {"n_ctx": self.options.context or 8192, "n_vocab": 49152}}
+                card |= {"owned_by": "llamacpp", "meta": {"n_ctx": length, "n_vocab": 49152}}
             case "lmdeploy":
                 card |= {"owned_by": "lmdeploy", "root": name, "parent": None}
         return card
 
-    def _check_key(self, request: HttpRequest) -> Response | None:
+    def _denied(self, request: HttpRequest) -> Response | None:
         if not self.options.api_key or request.headers.get("authorization") == f"Bearer {self.options.api_key}":
             return None
-        return self._bad_key()
-
-    def _bad_key(self) -> Response:
-        return refusal(
-            self.options.dialect,
-            401,
-            "Incorrect API key provided. You can find your API key at https://platform.openai.com/account/api-keys.",
-            code="invalid_api_key",
-            kind="invalid_request_error",
-        )
-
-    def _unknown_model(self, name: str) -> Response:
-        return refusal(
-            self.options.dialect,
-            404,
-            f"The model `{name}` does not exist or you do not have access to it.",
-            code="model_not_found",
-            kind="invalid_request_error",
-        )
+        return errors.bad_key(self.options.dialect)
 
     # ------------------------------------------------------------ a model request
 
-    async def ask(self, request: HttpRequest) -> Answer:
+    async def ask(self, request: HttpRequest, work: Any) -> Answer:
         """The whole way of a model request, noted in the journal whatever becomes of it."""
-        body = hashlib.blake2b(request.body, digest_size=12).digest()
-        attempt = self.journal.ask(body)
-        if self.journal.keep_bodies:
-            self.journal.kept.append(
-                {
-                    "headers": request.headers,
-                    "body": msgspec.Raw(request.body),
-                    "attempt": attempt,
-                    "peer": request.peer,
-                }
-            )
-        note = _Note(self.journal, body)
+        note = _Note(self.journal, request)
         try:
-            answer = await self._answer(request, body, attempt, note)
+            answer = self._denied(request) or self._limited() or await work(request.body, note)
         except Refused as refused:
             answer = refused.response
         except BaseException:
             note.close(None)
             raise
-        match answer:
-            case Response():
-                note.close(answer.status)
-            case Stream():
-                answer.chunks = _noted(answer.chunks, note)
-            case _:
-                note.close(None)
+        if isinstance(answer, Stream):
+            answer.chunks = _noted(answer.chunks, note)
+        else:
+            note.close(answer.status if isinstance(answer, Response) else None, note.good)
         return answer
 
-    async def _answer(self, request: HttpRequest, body: bytes, attempt: int, note: _Note) -> Answer:
+    def _limited(self) -> Response | None:
         options = self.options
-        denied = self._check_key(request)
-        if denied is not None:
-            return denied
         if options.overload and self.journal.in_flight > options.overload:
-            return self._too_busy(503, options.retry_after_form)
+            return errors.too_busy(options, 503, options.retry_after_form)
         if not self.bucket.take():
-            return self._too_busy(429, options.retry_after_form)
-        fault = self.faults.decide(body, attempt)
+            return errors.too_busy(options, 429, options.retry_after_form)
+        return None
+
+    def _fault(self, kind: str | None, note: _Note) -> Answer | None:
+        """The answer to a fault that needs no reply to spoil."""
+        note.fault = kind
+        return None if kind is None else errors.early_fault(kind, self.options)
+
+    async def _chat(self, body: bytes, note: _Note) -> Answer:
+        """A chat completion, or what goes wrong with it."""
+        options = self.options
+        fault = self.faults.decide(note.body, note.attempt)
         if fault in AT_ONCE:
             return self._fault(fault, note)
-        chat, prompt = self._read(request.body)
+        chat, prompt_tokens = self._read(body)
+        prompt = shapes.text_of(chat.messages[-1])
         fault = fault or self.faults.for_prompt(prompt)
         if fault in AT_ONCE:
             return self._fault(fault, note)
+        choices = self._choices(chat, prompt, prompt_tokens, note.attempt)
+        self.made += 1
+        form = self._form(chat, prompt, prompt_tokens)
+        streaming = bool(chat.stream) and fault is None
+        await self._think(note, 0 if streaming else max(choice.tokens for choice in choices))
+        if streaming:
+            usage = chat.stream_options is not None and chat.stream_options.include_usage
+            return Stream(self._paced(form, choices, usage))
+        spoilt = self._fault(fault, note)
+        if spoilt is not None:
+            return spoilt
+        good = bodies.whole(form, choices)
+        note.good = fault is None
+        return Response(200, good) if fault is None else errors.late_fault(fault, options, good, form)
+
+    async def _complete(self, body: bytes, note: _Note) -> Answer:
+        """A plain completion."""
+        try:
+            asked = shapes.read_completion(body)
+        except shapes.ShapeError as error:
+            raise Refused(self._shape_refusal(error)) from None
+        if asked.model not in self.models and self.options.dialect != "llamacpp":
+            raise Refused(errors.unknown_model(self.options.dialect, asked.model))
+        plans = [self.model.plan(prompt, asked.seed or 0) for prompt in completion.prompts_of(asked.prompt)]
+        answers = [[*plan.filler, *plan.tail] for plan in plans]
+        await self._think(note, max(map(len, answers), default=0))
+        fault = self.faults.decide(note.body, note.attempt)
+        spoilt = self._fault(fault, note)
+        if spoilt is not None:
+            return spoilt
+        self.made += 1
+        reply_id = f"cmpl-{self.made}"
+        note.good = True
+        return Response(200, completion.whole(asked, answers, self.options.dialect, self.options.seed, reply_id))
+
+    async def _think(self, note: _Note, tokens: int) -> None:
+        """Take a seat, then the time that the answer needs."""
+        options = self.options
+        delay = options.latency
+        if options.jitter:
+            delay += options.jitter * unit(options.seed, "jitter", note.body.hex(), note.attempt)
+        if options.token_rate:
+            delay += tokens / options.token_rate
         if self.seats is not None:
             async with self.seats:
-                return await self._work(chat, prompt, body, attempt, fault, note)
-        return await self._work(chat, prompt, body, attempt, fault, note)
+                await asyncio.sleep(delay)
+        elif delay:
+            await asyncio.sleep(delay)
 
-    def _read(self, body: bytes) -> tuple[shapes.Chat, str]:
-        """The request and the text of its last turn; raises Refused."""
+    def _shape_refusal(self, error: shapes.ShapeError) -> Response:
+        # A picture that cannot be fetched is vLLM's own fault, as vLLM sees it.
+        status = 500 if self.options.dialect == "vllm" and error.code == "invalid_image_url" else 400
+        return errors.refusal(self.options.dialect, status, str(error), param=error.param, code=error.code)
+
+    def _read(self, body: bytes) -> tuple[shapes.Chat, int]:
+        """The request and the length of its prompt in tokens; raises Refused."""
         options = self.options
         try:
             chat = shapes.read_chat(body, options.dialect)
+            tokens = count(shapes.prompt_text(chat.messages))
+            if options.check_pictures:
+                for url in shapes.pictures_of(chat.messages):
+                    media, width, height = shapes.picture_size(url)
+                    self.journal.pictures[f"{media} {width}x{height}"] += 1
+                    tokens += -(-width // PIXELS_A_TOKEN) * -(-height // PIXELS_A_TOKEN)
         except shapes.ShapeError as error:
-            raise Refused(refusal(options.dialect, 400, str(error), param=error.param, code=error.code)) from None
+            raise Refused(self._shape_refusal(error)) from None
         if chat.model not in self.models and options.dialect != "llamacpp":
-            raise Refused(self._unknown_model(chat.model))
-        return chat, shapes.text_of(chat.messages[-1])
+            raise Refused(errors.unknown_model(options.dialect, chat.model))
+        refused = dialects.check(options, chat, tokens)
+        if refused is not None:
+            raise Refused(refused)
+        return chat, tokens
 
-    async def _work(
-        self, chat: shapes.Chat, prompt: str, body: bytes, attempt: int, fault: str | None, note: _Note
-    ) -> Answer:
-        """Think, then answer or fail."""
+    def _choices(self, chat: shapes.Chat, prompt: str, prompt_tokens: int, attempt: int) -> list[bodies.Choice]:
+        """The answers; raises Refused where recordings know none."""
+        room = dialects.room(self.options, chat, prompt_tokens)
+        if self.recordings is not None:
+            recording = self.recordings.find(prompt, shapes.pictures_of(chat.messages))
+            if recording is None:
+                raise Refused(errors.refusal(self.options.dialect, 422, "No reply to this question was recorded."))
+            texts = [self.recordings.draw(recording, chat.seed) for _ in range(chat.n or 1)]
+            # An empty reply still cost its end token.
+            plans = [Plan((), (), tuple(tokenise(text)) or (b"",)) for text in texts]
+        else:
+            draw = chat.seed if chat.seed is not None else attempt if self.options.draws == "successive" else 0
+            plans = [self.model.plan(prompt, draw + number) for number in range(chat.n or 1)]
+        return [cut(plan, chat.stop, room) for plan in plans]
+
+    def _form(self, chat: shapes.Chat, prompt: str, prompt_tokens: int) -> bodies.Form:
         options = self.options
-        asked = chat.seed if chat.seed is not None else attempt if options.draws == "successive" else 0
-        choices = [self._choice(chat, self.model.plan(prompt, asked + number)) for number in range(chat.n or 1)]
-        self.made += 1
-        form = bodies.Form(
+        more: dict[str, Any] = {}
+        if isinstance(chat, shapes.OpenChat):
+            more = {
+                "token_ids": bool(chat.return_tokens_as_token_ids),
+                "return_ids": bool(chat.return_token_ids),
+                "return_logprob": bool(chat.return_logprob),
+                "prompt_logprobs": None if chat.prompt_logprobs is None else tuple(tokenise(prompt)),
+            }
+        return bodies.Form(
             dialect=options.dialect,
             model=chat.model,
             reply_id=f"chatcmpl-{self.made}",
@@ -196,40 +248,10 @@ class Loopback:
             top=chat.top_logprobs,
             key=str(options.seed),
             hidden_reasoning=options.hidden_reasoning,
-            prompt_tokens=count(shapes.prompt_text(chat.messages)),
+            prompt_tokens=prompt_tokens,
             chunk_tokens=options.chunk_tokens,
+            **more,
         )
-        delay = options.latency + options.jitter * unit(options.seed, "jitter", body.hex(), attempt)
-        if chat.stream and fault is None:
-            include_usage = chat.stream_options is not None and chat.stream_options.include_usage
-            await asyncio.sleep(delay)
-            return Stream(self._paced(form, choices, include_usage))
-        if options.token_rate:
-            delay += max(choice.tokens for choice in choices) / options.token_rate
-        if delay:
-            await asyncio.sleep(delay)
-        good = Response(200, bodies.whole(form, choices))
-        if fault is None:
-            note.good = True
-            return good
-        return self._fault(fault, note, good, form)
-
-    def _choice(self, chat: shapes.Chat, plan: Plan) -> bodies.Choice:
-        """The plan cut at the stop sequences and at the most tokens allowed."""
-        reasoning, filler, tail, finish = plan.reasoning, plan.filler, plan.tail, "stop"
-        stops = [chat.stop] if isinstance(chat.stop, str) else chat.stop or []
-        if stops:
-            text = joined([*filler, *tail])
-            at = min((found for stop in stops if stop and (found := text.find(stop)) >= 0), default=None)
-            if at is not None:
-                filler, tail = (), (text[:at].encode(),)
-        most = chat.max_completion_tokens or chat.max_tokens
-        if most is not None and len(reasoning) + len(filler) + len(tail) > most:
-            finish = "length"
-            reasoning = reasoning[:most]
-            filler = filler[: most - len(reasoning)]
-            tail = tail[: most - len(reasoning) - len(filler)]
-        return bodies.Choice(reasoning, filler, tail, finish)
 
     async def _paced(
         self, form: bodies.Form, choices: list[bodies.Choice], include_usage: bool
@@ -244,93 +266,44 @@ class Loopback:
                     await asyncio.sleep(ahead)
             yield event
 
-    # ------------------------------------------------------------ what goes wrong
 
-    def _too_busy(self, status: int, form: str) -> Response:
-        seconds = self.options.retry_after
-        headers = {}
-        if form == "seconds":
-            headers["Retry-After"] = f"{seconds:g}"
-        elif form == "date":
-            headers["Retry-After"] = email.utils.formatdate(time.time() + seconds, usegmt=True)
-        if status == 429:
-            message = "Rate limit reached for requests. Please try again later."
-            return refusal(
-                self.options.dialect, 429, message, code="rate_limit_exceeded", kind="requests", headers=headers
-            )
-        message = "The engine is currently overloaded, please try again later."
-        return refusal(self.options.dialect, status, message, headers=headers)
-
-    def _fault(self, kind: str, note: _Note, good: Response | None = None, form: bodies.Form | None = None) -> Answer:
-        """What is answered in place of a good reply."""
-        note.fault = kind
-        dialect = self.options.dialect
-        match kind:
-            case "429" | "429-date" | "429-bare":
-                return self._too_busy(429, {"429": "seconds", "429-date": "date", "429-bare": "none"}[kind])
-            case "503" | "503-date":
-                return self._too_busy(503, "date" if kind.endswith("date") else "seconds")
-            case "408":
-                return refusal(dialect, 408, "Request timed out.")
-            case "quota":
-                message = "You exceeded your current quota, please check your plan and billing details."
-                return refusal(dialect, 429, message, code="insufficient_quota", kind="insufficient_quota")
-            case "401":
-                return self._bad_key()
-            case "403":
-                return refusal(dialect, 403, "You are not allowed to use this model.", code="permission_denied")
-            case "no-model":
-                return self._unknown_model(self.models[0])
-            case "hang":
-                return Silence()
-            case "409":
-                return refusal(dialect, 409, "The resource is busy.", code="conflict")
-            case "500":
-                return refusal(dialect, 500, "The server had an error while processing your request. Sorry about that!")
-            case "502-html":
-                return Response(502, b"<html><body><h1>502 Bad Gateway</h1></body></html>", content_type="text/html")
-            case "reset":
-                return Reset()
-            case "empty-body":
-                return Response(200, b"")
-            case "filter-400":
-                message = "The response was filtered due to the prompt triggering the content management policy."
-                return refusal(dialect, 400, message, code="content_filter", param="prompt")
-        assert good is not None
-        assert form is not None
-        assert isinstance(good.body, bytes)
-        match kind:
-            case "reset-mid":
-                return Reset(good)
-            case "empty":
-                return Response(200, bodies.empty(form))
-            case "malformed":
-                return Response(200, good.body[: len(good.body) * 2 // 3])
-            case "truncated":
-                return Cut(good)
-            case "drip":
-                note.good = True
-                return Drip(good, DRIP_PIECES, self.options.drip_pause)
-            case "filter":
-                return Response(200, bodies.whole(form, [bodies.Choice((), (), (), "content_filter")]))
-        raise AssertionError(kind)
+def cut(plan: Plan, stop: str | list[str] | None, room: dialects.Room) -> bodies.Choice:
+    """The plan cut at the stop sequences and at the most tokens allowed."""
+    reasoning, filler, tail, finish = plan.reasoning, plan.filler, plan.tail, "stop"
+    stops = [stop] if isinstance(stop, str) else stop or []
+    if stops:
+        text = joined([*filler, *tail])
+        at = min((found for each in stops if each and (found := text.find(each)) >= 0), default=None)
+        if at is not None:
+            filler, tail = (), tuple(tokenise(text[:at]))
+    most = min((limit for limit in (room.most, room.context) if limit is not None), default=None)
+    if most is not None and len(reasoning) + len(filler) + len(tail) > most:
+        finish = "length"
+        reasoning = reasoning[:most]
+        filler = filler[: most - len(reasoning)]
+        tail = tail[: most - len(reasoning) - len(filler)]
+    return bodies.Choice(reasoning, filler, tail, finish)
 
 
 class _Note:
-    """What the journal is told at the end of a request, once."""
+    """What the journal is told of one request: that it came, and once what became of it."""
 
-    def __init__(self, journal: Journal, body: bytes) -> None:
+    def __init__(self, journal: Journal, request: HttpRequest) -> None:
         self.journal = journal
-        self.body = body
+        self.body = hashlib.blake2b(request.body, digest_size=12).digest()
+        self.attempt = journal.ask(self.body)
         self.fault: str | None = None
         self.good = False
         self.open = True
+        if journal.keep_bodies:
+            kept = {"path": request.path, "headers": request.headers, "attempt": self.attempt, "peer": request.peer}
+            journal.kept.append(kept | {"body": request.body.decode(errors="replace")})
 
-    def close(self, status: int | None) -> None:
-        """Tell the journal."""
+    def close(self, status: int | None, good: bool = False) -> None:
+        """Tell the journal; ``status`` None: the client has not got a whole reply."""
         if self.open:
             self.open = False
-            self.journal.answer(self.body, status, self.fault, self.good)
+            self.journal.answer(self.body, status, self.fault, good)
 
 
 async def _noted(chunks: AsyncIterator[bytes], note: _Note) -> AsyncIterator[bytes]:
@@ -338,8 +311,7 @@ async def _noted(chunks: AsyncIterator[bytes], note: _Note) -> AsyncIterator[byt
     try:
         async for chunk in chunks:
             yield chunk
-        note.good = note.fault is None
-        note.close(200)
+        note.close(200, good=True)
     finally:
         note.close(None)
 

@@ -50,6 +50,12 @@ class Form:
     hidden_reasoning: int = 0
     prompt_tokens: int = 0
     chunk_tokens: int = 1
+    return_ids: bool = False
+    """vLLM's and lmdeploy's ``return_token_ids``."""
+    return_logprob: bool = False
+    """lmdeploy's ``return_logprob``."""
+    prompt_logprobs: tuple[bytes, ...] | None = None
+    """vLLM's ``prompt_logprobs``: the prompt's tokens."""
 
 
 def usage(form: Form, choices: list[Choice]) -> dict[str, Any]:
@@ -80,7 +86,20 @@ def whole(form: Form, choices: list[Choice]) -> bytes:
     body = _head(form, "chat.completion")
     body["choices"] = [_choice(form, number, choice) for number, choice in enumerate(choices)]
     body["usage"] = usage(form, choices)
+    if form.dialect == "llamacpp":
+        body["timings"] = {"prompt_n": form.prompt_tokens, "predicted_n": choices[0].tokens, "predicted_ms": 1.0}
+    if form.dialect == "vllm" and form.prompt_logprobs is not None:
+        body["prompt_logprobs"] = prompt_logprobs(form.prompt_logprobs, form.key)
     return msgspec.json.encode(body)
+
+
+def prompt_logprobs(tokens: tuple[bytes, ...], key: str) -> list[dict[str, Any] | None]:
+    """vLLM's list over the prompt's tokens, by token id; the first has none."""
+    made: list[dict[str, Any] | None] = []
+    for position in logprobs.positions(tokens, f"{key} prompt"):
+        entry = {"logprob": position.chosen, "rank": position.rank + 1, "decoded_token": logprobs.shown(position.token)}
+        made.append({str(logprobs.token_id(position.token)): entry} if made else None)
+    return made
 
 
 def empty(form: Form) -> bytes:
@@ -168,7 +187,19 @@ def _choice(form: Form, number: int, choice: Choice) -> dict[str, Any]:
         if choice.finish_reason == "stop":
             parts.append(logprobs.end_entry(form.dialect, form.top))
         entries = {"content": msgspec.Raw(b"[" + b",".join(part for part in parts if part) + b"]")}
-    return {"index": number, "message": message, "logprobs": entries, "finish_reason": choice.finish_reason}
+    made = {"index": number, "message": message, "logprobs": entries, "finish_reason": choice.finish_reason}
+    tokens = (*choice.reasoning, *choice.filler, *choice.tail)
+    if form.return_ids and form.dialect in ("vllm", "lmdeploy"):
+        ids = [logprobs.token_id(token) for token in tokens]
+        made["token_ids" if form.dialect == "vllm" else "output_ids"] = ids
+    if form.return_logprob and form.dialect == "lmdeploy":
+        segments = [choice.reasoning, choice.filler, choice.tail]
+        made["output_token_logprobs"] = [
+            (each.chosen, logprobs.token_id(each.token))
+            for segment in segments
+            for each in logprobs.positions(segment, form.key)
+        ]
+    return made
 
 
 def _entry_segments(form: Form, choice: Choice) -> list[tuple[bytes, ...]]:

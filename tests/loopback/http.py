@@ -1,7 +1,7 @@
 """A small HTTP/1.1 server on asyncio's protocols: as little CPU as a mock can use, and every bad habit of a network.
 
 One connection answers one request at a time and stays open. A handler returns a Response, a Stream or a Fault of
-the wire (cut, reset, silence, drip). The handler is cancelled when its client goes away. Not for the open internet.
+the wire (cut, reset, silence). The handler is cancelled when its client goes away. Not for the open internet.
 """
 
 from __future__ import annotations
@@ -49,13 +49,12 @@ class Response:
 
 @dataclass(slots=True)
 class Stream:
-    """A reply in chunks; ``complete=False`` closes the connection without the last chunk."""
+    """A reply in chunks."""
 
     chunks: AsyncIterator[bytes]
     status: int = 200
     content_type: str = "text/event-stream; charset=utf-8"
     headers: Mapping[str, str] = field(default_factory=dict)
-    complete: bool = True
 
 
 @dataclass(slots=True)
@@ -73,20 +72,11 @@ class Cut:
 
 
 @dataclass(slots=True)
-class Drip:
-    """The reply's bytes come in ``pieces`` parts with ``pause`` seconds before each."""
-
-    response: Response
-    pieces: int
-    pause: float
-
-
-@dataclass(slots=True)
 class Silence:
     """Not one byte, until the client goes away."""
 
 
-Answer: TypeAlias = Response | Stream | Reset | Cut | Drip | Silence
+Answer: TypeAlias = Response | Stream | Reset | Cut | Silence
 Handler: TypeAlias = Callable[[HttpRequest], Awaitable[Answer]]
 
 
@@ -149,9 +139,7 @@ class Connection(asyncio.Protocol):
             case Response():
                 self._write_response(answer, close=close, head_only=request.method == "HEAD")
             case Stream():
-                close = await self._write_stream(answer) or close
-            case Drip():
-                close = await self._drip(answer) or close
+                await self._write_stream(answer)
             case Cut(response):
                 whole = b"".join(render(response, close=False))
                 self._write([whole[: len(whole) - max(1, body_length(response) // 2)]])
@@ -183,25 +171,12 @@ class Connection(asyncio.Protocol):
         if close:
             self.transport.close()
 
-    async def _write_stream(self, stream: Stream) -> bool:
-        """Send the chunks; True if the connection must be closed after."""
+    async def _write_stream(self, stream: Stream) -> None:
         self._write([head(stream.status, stream.content_type, {"Transfer-Encoding": "chunked", **stream.headers})])
         async for chunk in stream.chunks:
             await self.writable.wait()
             self._write([b"%x\r\n%b\r\n" % (len(chunk), chunk)])
-        if stream.complete:
-            self._write([b"0\r\n\r\n"])
-        return not stream.complete
-
-    async def _drip(self, drip: Drip) -> bool:
-        pieces = render(drip.response, close=False)
-        self._write(pieces[:1])
-        body = b"".join(pieces[1:])
-        size = max(1, -(-len(body) // drip.pieces))
-        for start in range(0, len(body), size):
-            await asyncio.sleep(drip.pause)
-            self._write([body[start : start + size]])
-        return False
+        self._write([b"0\r\n\r\n"])
 
     def _reset(self) -> None:
         # Without lingering the kernel sends RST rather than FIN.

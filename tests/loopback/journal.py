@@ -31,6 +31,7 @@ class Journal:
         self.faults: collections.Counter[str] = collections.Counter()
         self.other: collections.Counter[str] = collections.Counter()
         self.kept: list[dict[str, Any]] = []
+        self.pictures: collections.Counter[str] = collections.Counter()
         self.most_in_flight = self.in_flight
         self.first_request: float | None = None
         self.last_answer: float | None = None
@@ -95,6 +96,7 @@ class Journal:
             "bytes_sent": self.sent,
             "cpu_seconds": time.process_time() - self.cpu,
             "other": dict(self.other),
+            "pictures": dict(self.pictures),
         }
         if bodies:
             made["bodies"] = {

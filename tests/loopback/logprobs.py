@@ -17,6 +17,8 @@ from functools import lru_cache
 from tests.loopback.text import WORDS, digest
 
 END = "<|im_end|>"
+ROUNDING = 1e7
+"""Log-probs have seven decimals, about what a server's 32-bit numbers carry."""
 # Alternatives: whole words, and pieces of characters as byte-level vocabularies have them.
 HALVES = ("é".encode(), "∠".encode()[:2], "∠".encode()[2:], "😀".encode()[:2])
 _ENTIRE = (*WORDS, *(word.strip() for word in WORDS), *(f" {number}" for number in range(100)), "\n", ".", ",")
@@ -36,10 +38,12 @@ class Position:
     start: int
 
     def logprob(self, rank: int) -> float:
-        """Log-prob of the rank-th token, in nats."""
+        """Log-prob of the rank-th token, in nats, rounded down so that no sum of probabilities exceeds 1."""
         if rank == 0:
-            return math.log(self.best)
-        return math.log1p(-self.best) + math.log1p(-self.ratio) + (rank - 1) * math.log(self.ratio)
+            value = math.log(self.best)
+        else:
+            value = math.log1p(-self.best) + math.log1p(-self.ratio) + (rank - 1) * math.log(self.ratio)
+        return math.floor(value * ROUNDING) / ROUNDING
 
     @property
     def chosen(self) -> float:

@@ -45,16 +45,17 @@ class Options:
     wrong: float = _option(0.0, "rate of wrong answers, by seed and question")
     draws: str = _option("fixed", "fixed: the reply depends on the body; successive: also on how often it was asked",
                          choices=DRAWS)  # fmt: skip
-    recorded: tuple[str, ...] = _option((), "FILE.jsonl of recorded replies, or FILE.jsonl=QUESTIONS to join ids with "
-                                        "the questions of a native file or folder", repeat=True)  # fmt: skip
+    recorded: tuple[str, ...] = _option((), "FILE.jsonl of recorded replies; FILE.jsonl=FOLDER joins their ids with a "
+                                        "benchmark's native folder", repeat=True)  # fmt: skip
     reasoning: str = _option("none", "where the reasoning goes", choices=REASONING)
     reasoning_length: int = _option(16, "length of the reasoning in tokens")
     hidden_reasoning: int = _option(0, "reasoning tokens that are counted in the usage and not shown")
     chunk_tokens: int = _option(1, "tokens an event when streaming")
 
     context: int = _option(0, "context length in tokens; 0 is no limit")
+    older_words: bool = _option(False, "vllm: say an overflow in the words of versions before 0.20")
     top_logprobs: int = _option(20, "most alternatives a token that may be asked for")
-    no_logprobs: bool = _option(False, "log-probs are asked for in vain: nothing is said and none are given")
+    no_logprobs: bool = _option(False, "log-probs are left out without a word, as some servers do")
     logprobs_mode: bool = _option(False, "lmdeploy: launched with log-probs enabled")
     text_only: bool = _option(False, "pictures are refused as the dialect does")
     check_pictures: bool = _option(False, "decode every picture, refuse what is broken, note its size")

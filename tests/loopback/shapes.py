@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import re
 from typing import Annotated, Any
 
@@ -217,6 +218,23 @@ def check_picture(url: str) -> str:
     if len(data) % 4 or not start.startswith(MAGIC[media]):
         raise ShapeError(f"The picture is not of the type {media}.", code="invalid_image_format")
     return media
+
+
+def picture_size(url: str) -> tuple[str, int, int]:
+    """Media type, width and height of a data URL's picture, decoded in full; raises ShapeError where it is broken."""
+    from PIL import Image, UnidentifiedImageError
+
+    media = check_picture(url)
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as picture:
+            picture.load()
+            actual = Image.MIME[picture.format or ""]
+            size = picture.size
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
+        raise ShapeError("You uploaded an unsupported image.", code="invalid_image_format") from None
+    if actual != media.replace("jpg", "jpeg"):
+        raise ShapeError(f"The picture is {actual}, not {media}.", code="invalid_image_format")
+    return media, *size
 
 
 def prompt_text(messages: list[Message]) -> str:
