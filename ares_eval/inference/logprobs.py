@@ -124,7 +124,8 @@ def known_probabilities(tokens: list[Token], asked: int) -> tuple[np.ndarray, np
     """(probabilities, cap, logprob, top): each token that is known once a row, as ``entropy_bounds`` takes them.
 
     Shapes (T, K + 1), (T,), (T,); ``logprob`` of the sampled token is NaN where the server did not say; ``top`` is the
-    largest number of alternatives known at a position, at most ``asked``. Raises MissingLogprobs where every list is empty.
+    largest number of alternatives known at a position, at most ``asked``. Raises MissingLogprobs where all lists are
+    empty.
     """
     import numpy as np
 
@@ -216,11 +217,11 @@ def token_texts(tokens: list[Token], text: str, finish_reason: str | None) -> tu
         lambda: _joined(map(_byte_level, plain)),
         lambda: _joined(map(_sentence_piece, plain)),
     )
-    wanted = text.strip()
-    for spell in spellings:
-        texts = spell()
-        if texts is not None and wanted in "".join(texts):
-            return texts, _ends(texts, text, finish_reason)
+    for wanted in (text, text.strip()):  # reasoning parsers strip the content
+        for spell in spellings:
+            texts = spell()
+            if texts is not None and wanted in "".join(texts):
+                return texts, _ends(texts, text, finish_reason)
     return plain, _ends(plain, text, finish_reason)
 
 

@@ -172,7 +172,7 @@ LIMIT = [
     rf"max_new_tokens`? must be <= {NUMBER}",
 ]
 PROMPT = [
-    rf"contains (?:at least )?{NUMBER} input tokens",
+    rf"(?:you passed|contains)(?: at least)? {NUMBER} input tokens",
     rf"your (?:request|prompt) has {NUMBER} input tokens",
     rf"\({NUMBER} (?:tokens )?in (?:the|your) (?:messages|prompt|input)",
     rf"{NUMBER} tokens (?:from|in) the (?:input|messages|prompt)",
