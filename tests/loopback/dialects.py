@@ -112,17 +112,13 @@ def _context(options: Options, chat: shapes.Chat, prompt: int) -> Response | Non
             )
             return refusal("openai", 400, message, param=name, code="invalid_value")
         case "openai" if prompt + asked > limit:
-            message = (
-                f"This model's maximum context length is {limit} tokens. However, you requested {prompt + asked} tokens "
-                f"({prompt} in the messages, {asked} in the completion). Please reduce the length of the messages or "
-                "completion."
-            )
+            message = _requested(limit, prompt, asked)
             return refusal("openai", 400, message, param="messages", code="context_length_exceeded")
         case "vllm" if asked > limit:
             if options.older_words:
                 message = (
-                    f"'max_tokens' or 'max_completion_tokens' is too large: {asked}. This model's maximum context length "
-                    f"is {limit} tokens and your request has {prompt} input tokens ({asked} > {limit} - {prompt})."
+                    f"'max_tokens' or 'max_completion_tokens' is too large: {asked}. This model's maximum context "
+                    f"length is {limit} tokens and your request has {prompt} input tokens ({asked} > {limit} - {prompt})."
                 )
                 return refusal("vllm", 400, message)
             message = (
@@ -131,12 +127,7 @@ def _context(options: Options, chat: shapes.Chat, prompt: int) -> Response | Non
             return refusal("vllm", 400, message, param="max_tokens")
         case "vllm" if prompt + asked > limit or prompt >= limit:
             if options.older_words:
-                message = (
-                    f"This model's maximum context length is {limit} tokens. However, you requested {prompt + asked} tokens "
-                    f"({prompt} in the messages, {asked} in the completion). Please reduce the length of the messages or "
-                    "completion."
-                )
-                return refusal("vllm", 400, message)
+                return refusal("vllm", 400, _requested(limit, prompt, asked))
             message = (
                 f"You passed {prompt} input tokens and requested {asked} output tokens. However, the model's context "
                 f"length is only {limit} tokens, resulting in a maximum input length of {limit - asked} tokens. Please "
@@ -150,3 +141,10 @@ def _context(options: Options, chat: shapes.Chat, prompt: int) -> Response | Non
             more = {"n_prompt_tokens": prompt, "n_ctx": limit}
             return refusal("llamacpp", 400, message, kind="exceed_context_size_error", more=more)
     return None
+
+
+def _requested(limit: int, prompt: int, asked: int) -> str:
+    return (
+        f"This model's maximum context length is {limit} tokens. However, you requested {prompt + asked} tokens ({prompt} "
+        f"in the messages, {asked} in the completion). Please reduce the length of the messages or completion."
+    )

@@ -17,11 +17,11 @@ from functools import lru_cache
 from tests.loopback.text import WORDS, digest
 
 END = "<|im_end|>"
-ROUNDING = 1e7
-"""Log-probs have seven decimals, about what a server's 32-bit numbers carry."""
+ROUNDING = 1e6
+"""Log-probs have six decimals."""
 # Alternatives: whole words, and pieces of characters as byte-level vocabularies have them.
 HALVES = ("é".encode(), "∠".encode()[:2], "∠".encode()[2:], "😀".encode()[:2])
-_ENTIRE = (*WORDS, *(word.strip() for word in WORDS), *(f" {number}" for number in range(100)), "\n", ".", ",")
+_ENTIRE = (*WORDS, *(word.strip() for word in WORDS), *(f" {number}" for number in range(200)), "\n", ".", ",")
 VOCABULARY = (*(word.encode() for word in _ENTIRE), *HALVES)
 # Rank of the sampled token and its share; the last lies outside any top 20.
 RANKS = ((0, 0.85), (1, 0.10), (3, 0.03), (60, 0.02))
