@@ -118,7 +118,8 @@ def _context(options: Options, chat: shapes.Chat, prompt: int) -> Response | Non
             if options.older_words:
                 message = (
                     f"'max_tokens' or 'max_completion_tokens' is too large: {asked}. This model's maximum context "
-                    f"length is {limit} tokens and your request has {prompt} input tokens ({asked} > {limit} - {prompt})."
+                    f"length is {limit} tokens and your request has {prompt} input tokens "
+                    f"({asked} > {limit} - {prompt})."
                 )
                 return refusal("vllm", 400, message)
             message = (
@@ -145,6 +146,6 @@ def _context(options: Options, chat: shapes.Chat, prompt: int) -> Response | Non
 
 def _requested(limit: int, prompt: int, asked: int) -> str:
     return (
-        f"This model's maximum context length is {limit} tokens. However, you requested {prompt + asked} tokens ({prompt} "
-        f"in the messages, {asked} in the completion). Please reduce the length of the messages or completion."
+        f"This model's maximum context length is {limit} tokens. However, you requested {prompt + asked} tokens "
+        f"({prompt} in the messages, {asked} in the completion). Please reduce the length of the messages or completion."
     )

@@ -20,6 +20,7 @@ from tests.loopback.model import Questions, plain
 
 ID_FIELDS = ("id", "question_id", "pid", "ID", "unique_id", "sample_index")
 QUESTION_FIELDS = ("question", "query", "problem", "input")
+OPTION_FIELDS = ("options", "choices")
 PICTURE_FIELDS = ("image", "imagename", "image_path")
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif"})
 
@@ -56,7 +57,7 @@ class Recordings:
             if question is None:
                 raise ValueError(f"{file}: {identity} has no question here; give FILE=FOLDER to join it")
             responses = row.get("responses") or [row["response"]]
-            options = source.get("options")
+            options = first(source, OPTION_FIELDS)
             name = first(source, PICTURE_FIELDS)
             picture = pictures.get(Path(name).name) if isinstance(name, str) else None
             self._add(
@@ -88,6 +89,8 @@ class Recordings:
         if len(candidates) > 1:
             text = plain(prompt)
             candidates = [each for each in candidates if all(plain(option) in text for option in each.options)]
+            longest = max((len(each.options) for each in candidates), default=0)
+            candidates = [each for each in candidates if len(each.options) == longest]
         # The same question asked twice under two ids was answered by the same model: the first stands for both.
         distinct = {tuple(each.responses): each for each in reversed(candidates)}
         return next(iter(distinct.values())) if len(distinct) == 1 else None
