@@ -147,5 +147,6 @@ def _context(options: Options, chat: shapes.Chat, prompt: int) -> Response | Non
 def _requested(limit: int, prompt: int, asked: int) -> str:
     return (
         f"This model's maximum context length is {limit} tokens. However, you requested {prompt + asked} tokens "
-        f"({prompt} in the messages, {asked} in the completion). Please reduce the length of the messages or completion."
+        f"({prompt} in the messages, {asked} in the completion). Please reduce the length of the messages or "
+        "completion."
     )
