@@ -18,7 +18,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from statistics import NormalDist
 
 LEVEL = 0.95
 """Two-sided coverage of the intervals that results carry."""
@@ -91,6 +90,8 @@ def _clustered(mean: float, stderr: float | None, clusters: int, values: int) ->
 @lru_cache(maxsize=8)
 def normal_quantile(level: float = LEVEL) -> float:
     """Two-sided critical value of the normal distribution."""
+    from statistics import NormalDist
+
     return NormalDist().inv_cdf(0.5 + level / 2)
 
 
