@@ -13,12 +13,15 @@ from typing import Any
 
 from ares_eval.types import AnswerSpec, Verdict
 from ares_eval.verify.comparators.choice import judge_choice
+from ares_eval.verify.comparators.latex import compare_latex
+from ares_eval.verify.comparators.listing import compare_list
+from ares_eval.verify.comparators.multipart import compare_multipart
 from ares_eval.verify.comparators.number import compare_number
+from ares_eval.verify.comparators.structured import compare_structured
 from ares_eval.verify.comparators.text import compare_text
 from ares_eval.verify.comparators.yesno import compare_yesno, polarity
 from ares_eval.verify.decision import Algebra, Decision, Outcome
 from ares_eval.verify.extract import Candidate, candidates, has_answer_part
-from ares_eval.verify.normalise import string_key
 from ares_eval.verify.quantity import parse_quantity
 from ares_eval.verify.reading import formula_readings, number_readings
 
@@ -102,7 +105,7 @@ def judge(response: str, references: tuple[str, ...], spec: AnswerSpec, question
 
 
 def _maths(response: str, references: tuple[str, ...], policy: dict[str, Any], kind: str, guessed: bool) -> Judgement:
-    compare = _comparator(kind)
+    compare = _COMPARATORS[kind]
     for place in _readings(response, kind, policy):
         outcomes = tuple(compare(place.text, reference, policy) for reference in references)
         return Judgement(kind, guessed, outcomes, (place,) * len(outcomes))
@@ -119,14 +122,13 @@ def _readings(response: str, kind: str, policy: dict[str, Any]) -> Iterator[Cand
         yield from number_readings(place) if kind == "number" else formula_readings(place, response, several)
 
 
-def _comparator(kind: str) -> Compare:
-    return compare_number if kind == "number" else lambda a, r, p: _formula(kind, a, r, p)
-
-
-def _formula(kind: str, answer: str, reference: str, policy: dict[str, Any]) -> Outcome:
-    if string_key(answer) == string_key(reference):
-        return Decision(True, f"{kind}:string")
-    return Algebra(kind, answer, reference, policy.get("digits"))
+_COMPARATORS: dict[str, Compare] = {
+    "number": compare_number,
+    "latex": compare_latex,
+    "structured": compare_structured,
+    "list": compare_list,
+    "multipart": compare_multipart,
+}
 
 
 def _polar(response: str, references: tuple[str, ...], guessed: bool) -> Judgement:

@@ -39,8 +39,16 @@ _ROOT_OF = re.compile(r"√\s*(\d+(?:\.\d+)?|[a-zA-Zπ])")
 _VULGAR_RUN = re.compile(r"(\d?)\s*([" + "".join(_VULGAR) + "])")
 
 
+_SWALLOWED = re.compile("\t(?=ext|imes|o\\b|heta|an\\b)|\x0c(?=rac)|\x08(?=oxed|inom|egin|ar\\b)|\r(?=ight|angle|ho\\b)")
+_ESCAPES = {"\t": "\\t", "\x0c": "\\f", "\x08": "\\b", "\r": "\\r"}
+
+
 def ascii_maths(text: str) -> str:
-    """Unicode mathematics as LaTeX; every script's digits as 0-9; typographic quotes, dashes and spaces as ASCII."""
+    """Unicode mathematics as LaTeX; every script's digits as 0-9; typographic quotes, dashes and spaces as ASCII.
+
+    Commands whose backslash was swallowed by a string escape (a tab before "ext") are mended.
+    """
+    text = _SWALLOWED.sub(lambda m: _ESCAPES[m[0]], text)
     if text.isascii():
         return text
     text = text.translate(_DROPPED)

@@ -295,7 +295,7 @@ class _Parser:
         return found
 
     def _function(self, name: str) -> Node:
-        name = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "lg": "log", "cosec": "csc"}.get(name, name)
+        name = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "cosec": "csc"}.get(name, name)
         base = power = None
         while self.has("_", "^"):
             if self.take().text == "_":

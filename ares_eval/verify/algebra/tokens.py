@@ -59,8 +59,17 @@ _ENVIRONMENT = re.compile(
 _CASES = re.compile(r"\\begin\s*\{cases\}(.*?)\\end\s*\{cases\}", re.S)
 
 
+_QUALIFIER = re.compile(
+    r"(?:[,;]\s*)?(?:\\(?:text|mathrm)\s*\{\s*,?\s*|\b)(?:for\s+(?:some|all|any|every|each|arbitrary|integers?|real|positive)|where|such\s+that|with)\b"
+    r".*?(?=[,;]?\s*(?:\\text\s*\{\s*,?\s*)(?:and|or)\b|[,;]\s*(?:and|or)\b|$)",
+    re.I | re.S,
+)
+_GLUED = re.compile(r"(?<=[\d)}])(or|and)(?=[A-Z(\\\-\d])")
+
+
 def prepared(text: str) -> str:
-    """Layout gone, digit groups joined, systems of equations as comma-separated ones."""
+    """Layout and qualifying clauses gone, digit groups joined, systems of equations as comma-separated ones."""
+    text = _GLUED.sub(r" \1 ", _QUALIFIER.sub("", text))
     text = _BROKEN_COMMA.sub(lambda m: "" if m[0] != "\\," else "", text)
     text = bare_maths(text)
     if "\\" in text:
@@ -191,7 +200,7 @@ def _letters(run: str, tokens: list[Token]) -> None:
         tokens.append(Token("operator", "∪"))
     elif lowered == "in" and tokens and tokens[-1].kind == "symbol":
         tokens.append(Token("operator", "∈"))
-    elif len(run) <= 3 and run.islower():
+    elif len(run) <= 3 and not run.isupper():
         _split(run, tokens)
     else:
         tokens.append(Token("word", run if run.isupper() else lowered))

@@ -11,25 +11,42 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from ares_eval.verify.decision import Algebra, Decision, Outcome
-from ares_eval.verify.normalise import string_key
+from ares_eval.verify.algebra.nodes import Unreadable
+from ares_eval.verify.algebra.parser import parse
+from ares_eval.verify.comparators.formula import compare_formula
+from ares_eval.verify.decision import Decision, Outcome
 from ares_eval.verify.quantity import Quantity, parse_quantity, plain_integer
+from ares_eval.verify.rounding import approximates, rounded
 from ares_eval.verify.units import same_dimension
 
 
 def compare_number(answer: str, reference: str, policy: Mapping[str, Any]) -> Outcome:
     """Decide whether the answer states the reference's number."""
+    quick = compare_quantities(answer, reference, policy)
+    if quick is not None:
+        return quick
+    return compare_formula("number", answer, reference, policy)
+
+
+def compare_quantities(answer: str, reference: str, policy: Mapping[str, Any]) -> Decision | None:
+    """The decision where both sides are plain quantities; None where one is not."""
     plain, expected = plain_integer(answer.strip()), plain_integer(reference.strip())
     if plain is not None and expected is not None:
         same = plain == expected or (bool(policy) and _close(plain, expected, policy))
         return Decision(same, "number:exact", normalised=(str(plain), str(expected)))
     stated, wanted = parse_quantity(answer), parse_quantity(reference)
-    if stated is not None and wanted is not None:
-        same = _same(stated, wanted, policy)
-        return Decision(same, "number:quantity", normalised=(str(stated.value), str(wanted.value)))
-    if string_key(answer) == string_key(reference):
-        return Decision(True, "number:string")
-    return Algebra("number", answer, reference, policy.get("digits"))
+    if stated is None or wanted is None:
+        return None
+    same = _same(stated, wanted, policy) or _same_decimals(answer, reference)
+    return Decision(same, "number:quantity", normalised=(str(stated.value), str(wanted.value)))
+
+
+def _same_decimals(answer: str, reference: str) -> bool:
+    """A decimal of enough digits for an exact fraction, or the other way round."""
+    try:
+        return approximates(parse(answer), parse(reference))
+    except Unreadable:
+        return False
 
 
 def _close(one: Fraction, other: Fraction, policy: Mapping[str, Any]) -> bool:
@@ -41,13 +58,6 @@ def _close(one: Fraction, other: Fraction, policy: Mapping[str, Any]) -> bool:
         return True
     relative = policy.get("relative")
     return relative is not None and abs(one - other) <= Fraction(str(relative)) * abs(other)
-
-
-def rounded(value: Fraction, digits: int) -> Fraction:
-    """Half away from zero, as people round; Fraction.__round__ would round half to even."""
-    scaled = abs(value) * 10**digits
-    whole = (2 * scaled.numerator + scaled.denominator) // (2 * scaled.denominator)
-    return Fraction(whole if value >= 0 else -whole, 10**digits)
 
 
 def _same(stated: Quantity, wanted: Quantity, policy: Mapping[str, Any]) -> bool:
