@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 
 from ares_eval.inference import failures, parameters, wire
 from ares_eval.inference.cache import Cache
-from ares_eval.inference.limits import Limits
+from ares_eval.inference.limits import Limits, Start
 from ares_eval.inference.logprobs import MissingLogprobs
 from ares_eval.inference.retry import Health, backoff
 from ares_eval.inference.stream import SseReply
@@ -319,8 +319,7 @@ class Engine:
                     self._timer = self._loop.call_later(wait, self._tick)
                 break
             job = self._ready.popleft()
-            self._limits.start(now)
-            self._spawn(self._try(job))
+            self._spawn(self._try(job, self._limits.start(now)))
         self._show()
 
     def _tick(self) -> None:
@@ -335,7 +334,7 @@ class Engine:
     def _drop_ready(self) -> None:
         self._ready.clear()
 
-    async def _try(self, job: _Job) -> None:
+    async def _try(self, job: _Job, start: Start) -> None:
         """One try of one request; its permit is held from here to the answer."""
         started = self._loop.time()
         if job.deadline is None:
@@ -352,9 +351,9 @@ class Engine:
             now = self._loop.time()
             self._health.note(False)
             if fault.status == 429:
-                self._limits.throttled(started, now)
+                self._limits.throttled(start, now)
             elif fault.status == 503:
-                self._limits.overloaded(now)
+                self._limits.overloaded(start, now)
             self._limits.release()
             released = True
             self._after_fault(job, fault)

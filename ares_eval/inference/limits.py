@@ -3,20 +3,25 @@
 It owns no task, no socket and no clock: every method takes ``now`` (seconds, monotonic), so it is tested by feeding it
 events. The policy:
 
-- **Ramp.** The first requests are paced: the limit starts at ``RAMP_START`` and grows by ``RAMP_PER_SECOND`` up to the
-  ceiling the user gave. The first refusal (429 or 503) ends the ramp at once.
-- **429** says that requests start too fast. What the server accepted in the last ``WINDOW`` seconds is the rate it
-  allows, so starts are paced at just that and probed upwards until it refuses again: doubling each second while no
-  paced start was ever refused, by ``PROBE`` a second after that. Where too few were accepted to read a rate, the
-  limit on requests in flight is cut instead.
-- **503** says that too many are in flight: the limit is halved, at most once per ``COOL_DOWN``.
-- **Recovery.** Every success raises a cut limit by 1/limit (additive increase) up to the ceiling.
+- **Ramp.** The first requests are paced: the limit starts at ``RAMP_START`` and grows by ``RAMP_PER_SECOND``. A refusal
+  (429 or 503) ends the ramp at once: the limit stays at what is in flight, and from then on grows with the successes.
+- **A storm** is a pattern of refusals: ``STORM`` of the last ``RECENT`` starts. One now and then is chance and changes
+  nothing more.
+- **Pacing** answers a storm of 429: what the server accepted in the last ``WINDOW`` seconds is the rate it allows, so
+  starts are paced at just that and probed upwards until it refuses again: doubling each second while no paced start was
+  ever refused; after that by ``PROBE`` a second, and steeply once ``PATIENCE`` seconds went by without a refusal.
+- **Cutting** answers a storm of 503, and of 429 where pacing did not help (the share of refusals stays above ``CHANCE``
+  though the pace came down: some servers say 429 for too many at once): the number in flight comes down until the
+  storm ends, then every success raises it by 1/limit (additive increase).
+- **Resignation**: where cutting does not help either, refusals come whatever we do; both are left off for
+  ``RESIGNED`` seconds.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import dataclass
 
 RAMP_START = 16
 """Requests that may start at once: what a single vLLM or a hosted key of the lowest tier takes without a refusal."""
@@ -24,17 +29,43 @@ RAMP_START = 16
 RAMP_PER_SECOND = 1000.0
 """A thousand more a second: 256 in flight after a quarter of a second, yet a refusal is seen after a few dozen."""
 
+RECENT, STORM = 20, 8
+"""Refusals among the last starts that are a pattern: one request in ten refused by chance makes it once in 2,500."""
+
 WINDOW = 1.0
 """Seconds over which the accepted rate is read: a token bucket's burst is commonly one second of its rate."""
 
 PROBE = 0.03
 """Growth of the pace a second once it was refused: some two refusals in a hundred requests."""
 
+PATIENCE = 4.0
+"""Seconds without a refusal after which a pace is doubted: whatever it came from may be over."""
+
 COOL_DOWN = 0.25
-"""Seconds in which several refusals count as one: those under way started before the pace was lowered."""
+"""Seconds in which several refusals count as one: those under way started before the last remedy."""
+
+EVIDENCE = 10
+"""Starts at a pace before a refusal may correct it."""
+
+CHANCE = 0.06
+"""Share of refusals that a lowered pace should leave at most; probing alone makes half of it."""
 
 SLOW = 4
 """Accepted starts in a window below which it says nothing about a rate."""
+
+MOST_CUTS = 4
+"""Cuts in a row, each followed by another storm, before cutting is seen not to help."""
+
+RESIGNED = 10.0
+"""Seconds in which storms are borne."""
+
+
+@dataclass(slots=True)
+class Start:
+    """One request's start; ``refused`` once the server said so."""
+
+    time: float
+    refused: bool = False
 
 
 class Limits:
@@ -50,13 +81,16 @@ class Limits:
         """Starts a second while the server limits the rate; None while it does not."""
         self._ramping = self.limit < ceiling
         self._ramp_from = now
-        self._starts: deque[float] = deque()
-        self._refused: deque[float] = deque()
+        self._starts: deque[Start] = deque()
         self._next_start = now
         self._pace_set = now
         self._pace_base = 0.0
         self._searching = True
-        self._cut = -math.inf
+        self._unhelped = 0
+        self._cuts = 0
+        self._cut_at = -math.inf
+        self._pacing_failed_until = -math.inf
+        self._resigned_until = -math.inf
 
     def wait(self, now: float) -> float:
         """Seconds until the next request may start: 0 now, infinity when a permit must first come back."""
@@ -71,16 +105,19 @@ class Limits:
             return 0.0
         return max(0.0, self._next_start - now)
 
-    def start(self, now: float) -> None:
-        """A request starts and takes a permit."""
+    def start(self, now: float) -> Start:
+        """A request starts and takes a permit; its Start is handed back with what became of it."""
         self.in_flight += 1
-        self._starts.append(now)
-        while now - self._starts[0] > 4 * WINDOW:
+        started = Start(now)
+        self._starts.append(started)
+        while len(self._starts) > RECENT and now - self._starts[0].time > 4 * WINDOW:
             self._starts.popleft()
         if self.pace is not None:
             age = now - self._pace_set
-            self.pace = self._pace_base * (2.0 ** min(age, 16.0) if self._searching else 1.0 + PROBE * age)
+            growth = 2.0 ** min(age, 16.0) if self._searching else 1.0 + PROBE * age + (age / PATIENCE) ** 3
+            self.pace = self._pace_base * growth
             self._next_start = max(now, self._next_start) + 1.0 / self.pace
+        return started
 
     def release(self) -> None:
         """A request came back or waits to be retried: its permit is free."""
@@ -89,46 +126,78 @@ class Limits:
     def succeeded(self) -> None:
         """A request was answered."""
         if not self._ramping and self.limit < self.ceiling:
-            self.limit = min(self.ceiling, self.limit + 1.0 / self.limit)
+            self.limit = min(self.ceiling, self.limit + (1.0 / self.limit if self._cuts else 1.0))
 
-    def throttled(self, started: float, now: float) -> None:
-        """The server refused, for its rate (429), a request that started at ``started``. Call before ``release``."""
-        self._end_ramp()
-        self._refused.append(started)
-        while now - self._refused[0] > 4 * WINDOW:
-            self._refused.popleft()
-        # What started before the pace was last lowered says nothing about the pace as it is.
-        if self.pace is not None and (started < self._pace_set or now - self._pace_set < COOL_DOWN):
-            return
-        # A burst allowance was spent before the pace was set: only what came after it shows the server's rate.
-        since = started - WINDOW if self.pace is None else max(started - WINDOW, self._pace_set)
-        accepted = _within(self._starts, since, started) - _within(self._refused, since, started)
-        if accepted < SLOW:
-            self._cut_limit(now, 0.7)
-            return
-        measured = accepted / (started - since)
-        self._searching = self.pace is None
-        self.pace = self._pace_base = measured
-        self._pace_set = now
-        self._next_start = now + 1.0 / measured
-        # From here on the pace holds requests back; a cut limit would hold them back twice.
-        self.limit = float(self.ceiling)
+    def throttled(self, started: Start, now: float) -> None:
+        """The server refused a request for its rate (429). Call before ``release``."""
+        self._refusal(started)
+        if self.pace is not None:
+            self._correct_pace(started, now)
+        elif self._storm(started) and now >= self._resigned_until:
+            accepted, _ = self._tally(started.time - WINDOW, started.time)
+            if now < self._pacing_failed_until or accepted < SLOW:
+                self._cut(0.7, now)
+            else:
+                self._searching = True
+                self._set_pace(accepted / WINDOW, now)
 
-    def overloaded(self, now: float) -> None:
+    def overloaded(self, started: Start, now: float) -> None:
         """The server refused a request because it is overloaded (503). Call before ``release``."""
-        self._end_ramp()
-        self._cut_limit(now, 0.5)
+        self._refusal(started)
+        if self._storm(started) and now >= self._resigned_until:
+            self._cut(0.5, now)
 
-    def _cut_limit(self, now: float, factor: float) -> None:
-        if now - self._cut >= COOL_DOWN:
-            self.limit = max(1.0, min(self.limit, float(self.in_flight)) * factor)
-            self._cut = now
-
-    def _end_ramp(self) -> None:
+    def _refusal(self, started: Start) -> None:
+        started.refused = True
         if self._ramping:
             self._ramping = False
             self.limit = max(1.0, float(self.in_flight))
 
+    def _storm(self, started: Start) -> bool:
+        """Whether the last starts up to this one were refused; later ones may not have been answered yet."""
+        known = [start.refused for start in self._starts if start.time <= started.time]
+        return sum(known[-RECENT:]) >= STORM
 
-def _within(events: deque[float], since: float, until: float) -> int:
-    return sum(since < event <= until for event in events)
+    def _correct_pace(self, started: Start, now: float) -> None:
+        # What started before the pace was last set says nothing about it, and a burst allowance was spent by then.
+        since = max(started.time - WINDOW, self._pace_set)
+        at_this_pace, refused = self._tally(self._pace_set, started.time)
+        if started.time <= self._pace_set or now - self._pace_set < COOL_DOWN or at_this_pace + refused < EVIDENCE:
+            return
+        if not self._searching and refused > CHANCE * (at_this_pace + refused):
+            self._unhelped += 1
+            if self._unhelped >= 2:
+                self.pace = None
+                self._unhelped = 0
+                self._pacing_failed_until = now + RESIGNED
+                return
+        else:
+            self._unhelped = 0
+        self._searching = False
+        accepted, _ = self._tally(since, started.time)
+        self._set_pace(max(1, accepted) / max(started.time - since, COOL_DOWN), now)
+
+    def _set_pace(self, rate: float, now: float) -> None:
+        self.pace = self._pace_base = rate
+        self._pace_set = now
+        self._next_start = now + 1.0 / rate
+        # From here on the pace holds requests back; a low limit would hold them back twice.
+        self.limit = float(self.ceiling)
+        self._cuts = 0
+
+    def _cut(self, factor: float, now: float) -> None:
+        since, refused = self._tally(self._cut_at, now)
+        if self._cuts and (now - self._cut_at < COOL_DOWN or since + refused < EVIDENCE):
+            return
+        if self._cuts >= MOST_CUTS and refused > 0.5 * (since + refused) * STORM / RECENT:
+            self._resigned_until = now + RESIGNED
+            self._cuts = 0
+            return
+        self.limit = max(1.0, min(self.limit, float(self.in_flight)) * factor)
+        self._cuts = self._cuts + 1 if refused > CHANCE * (since + refused) else 1
+        self._cut_at = now
+
+    def _tally(self, since: float, until: float) -> tuple[int, int]:
+        """Starts after ``since`` and up to ``until``: (not refused, refused)."""
+        kinds = [start.refused for start in self._starts if since < start.time <= until]
+        return len(kinds) - sum(kinds), sum(kinds)
