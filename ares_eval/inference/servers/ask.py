@@ -10,14 +10,15 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from ares_eval.inference.transport import USER_AGENT, is_loopback
+
 MAX_BODY = 16 * 2**20
 """A probe's answer with log-probs is some kilobytes; what is larger than this is not the answer of a model server."""
-
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Unreachable(OSError):
@@ -52,17 +53,25 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def ask(url: str, body: Any = None, *, api_key: str | None = None, timeout: float = 10.0) -> Answer:
+def ask(
+    url: str,
+    body: Any = None,
+    *,
+    api_key: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 10.0,
+) -> Answer:
     """GET ``url``, or POST ``body`` as JSON. Every HTTP status is an Answer; raises Unreachable where there is none."""
-    proxies: dict[str, str] | None = {} if urlsplit(url).hostname in LOOPBACK else None
+    proxies: dict[str, str] | None = {} if is_loopback(urlsplit(url).hostname or "") else None
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies), _NoRedirect)
-    headers = {"Accept": "application/json"}
+    sent = {"Accept": "application/json", "User-Agent": USER_AGENT}
     if body is not None:
-        headers["Content-Type"] = "application/json"
+        sent["Content-Type"] = "application/json"
     if api_key:
-        headers["Authorization"] = f"Bearer {api_key}"
+        sent["Authorization"] = f"Bearer {api_key}"
+    sent |= headers or {}
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, headers=headers)
+    request = urllib.request.Request(url, data=data, headers=sent)
     try:
         try:
             with opener.open(request, timeout=timeout) as response:

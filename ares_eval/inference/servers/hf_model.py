@@ -1,8 +1,8 @@
 """A Hugging Face checkpoint made ready to answer chats: model, tokenizer, picture processor, chat template.
 
-Nothing of the checkpoint is executed but its Jinja chat template, which transformers renders in a sandbox (no remote code,
-no pickled weights where safetensors exist). Pictures need no torchvision: where it is missing, the processor is put
-together without its video half.
+Nothing of the checkpoint is executed but its Jinja chat template, which transformers renders in a sandbox (no remote
+code, no pickled weights where safetensors exist). Pictures need no torchvision: where it is missing, the processor is
+put together without its video half.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class ChatModel:
         pictures: Sequence[Image],
         template_options: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """Tensors of one prompt, batch 1. ``messages`` hold parts ``{"type": "text", "text"}`` and ``{"type": "image"}``.
+        """Tensors of one prompt, batch 1. Contents are parts ``{"type": "text", "text"}`` and ``{"type": "image"}``.
 
-        ``pictures`` are RGB, in the order of their parts. Raises BadPrompt with the template's or processor's own words.
+        ``pictures`` are RGB, in the order of their parts. Raises BadPrompt with the template's or processor's words.
         """
         from jinja2.exceptions import TemplateError
 
@@ -79,6 +79,7 @@ def load(name: str, device: str, dtype: str, context: int | None) -> ChatModel:
     config = AutoConfig.from_pretrained(name)
     sees = hasattr(config, "vision_config")
     kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    # The older spelling of dtype, which transformers 4.51 needs and 5 still takes.
     model = kind.from_pretrained(name, torch_dtype=dtype if dtype == "auto" else getattr(torch, dtype))
     model = model.to(device).eval()
     processor = load_processor(name) if sees else None
@@ -107,7 +108,7 @@ def load_processor(name: str) -> Any:
         raise ValueError(f"{name}: neither the picture processor nor the tokenizer names its processor_class")
     base = getattr(transformers, class_name)
 
-    class WithoutVideo(base):  # type: ignore[misc]
+    class WithoutVideo(base):  # type: ignore[misc, valid-type]
         """``base`` that takes None for its video processor."""
 
         def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ares_eval.inference.servers import embedded_model
 from ares_eval.inference.servers.errors import ServeSpecError
+from ares_eval.inference.servers.identity import served_name
 from ares_eval.inference.servers.process import HOST, Launch
 from ares_eval.inference.servers.spec import ServerSpec
 
@@ -58,7 +59,7 @@ def plan(
     Fetches the embedded model where needed. Raises ServeSpecError where a program or extra is missing, ServerFailed
     where the embedded model cannot be fetched.
     """
-    name = name or _own_name(spec)
+    name = name or served_name(spec)
     if spec.kind == "embedded":
         _need("xllamacpp", "--serve embedded", "local")
         return _xllamacpp(embedded_model.gguf(notify), extra_args, name, port, announce)
@@ -156,12 +157,6 @@ def model_config(folder: Path) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return config if isinstance(config, dict) else {}
-
-
-def _own_name(spec: ServerSpec) -> str:
-    if spec.path is not None:
-        return spec.path.stem if spec.path.is_file() else spec.path.name
-    return spec.hub.rpartition("/")[2] if spec.hub else embedded_model.NAME
 
 
 def _need(module: str, what: str, extra: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ares_eval.inference.servers import launch, weights
+from ares_eval.inference.servers import launch
+from ares_eval.inference.servers.identity import weights_digest
 from ares_eval.inference.servers.process import ServerProcess, command_without_secrets, free_port
 from ares_eval.inference.servers.spec import ServerSpec, parse_spec
 
@@ -73,11 +73,12 @@ def start(
             Path(folder) / "address",
             notify,
         )
-        digest = weights.digest(plan.weights) if plan.weights else None
         with ServerProcess(plan.launch, log_dir / f"server-{parsed.kind}.log", api_key) as process:
             notify(f"starting {parsed} (log: {process.log_path})")
             entry = process.wait_ready()
-            yield _describe(parsed, extra_args, plan, process, entry, digest or _hub_commit(parsed, extra_args))
+            # After the start, which may have fetched the embedded or a hub model.
+            digest = weights_digest(parsed, _revision(extra_args))
+            yield _describe(parsed, extra_args, plan, process, entry, digest)
 
 
 def _describe(
@@ -129,15 +130,6 @@ def _version(program: str) -> str | None:
         return None
 
 
-def _hub_commit(spec: ServerSpec, extra_args: Sequence[str]) -> str | None:
-    """The commit of a hub model in the local hub cache, where the server has just put it."""
-    if spec.hub is None:
-        return None
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
+def _revision(extra_args: Sequence[str]) -> str | None:
     words = list(extra_args)
-    revision = words[words.index("--revision") + 1] if "--revision" in words[:-1] else None
-    with contextlib.suppress(LocalEntryNotFoundError, OSError, ValueError):
-        return f"commit:{Path(snapshot_download(spec.hub, revision=revision, local_files_only=True)).name}"
-    return None
+    return words[words.index("--revision") + 1] if "--revision" in words[:-1] else None
