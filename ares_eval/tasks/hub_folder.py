@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
+from ares_eval.tasks.arrow import Parquet
 from ares_eval.tasks.definition import Definition
 from ares_eval.tasks.errors import DataUnavailable
-from ares_eval.tasks.parquet import Parquet
 from ares_eval.tasks.rows import JsonFile, JsonLines, Table
 from ares_eval.tasks.sources import Source, choose_splits, described
 

@@ -104,6 +104,14 @@ class SampleMaker:
         except (TemplateError, ValueError, TypeError) as error:
             raise BadRow(task, row.file, row.number, str(error)) from error
 
+    def answer_of(self, doc: Mapping[str, Any]) -> AnswerSpec:
+        """The answer spec of one row's columns, for those who have their rows from elsewhere (lm-eval)."""
+        return self._answer(context(Row(doc, "", 0, 0, "")))
+
+    def reference_of(self, doc: Mapping[str, Any]) -> str | tuple[str, ...]:
+        """The accepted answer or answers of one row's columns."""
+        return reference(self._target(context(Row(doc, "", 0, 0, ""))))
+
     def _sample(self, task: str, row: Row) -> Sample | None:
         values = context(row, self._variants.get(row.split))
         if self._keep is not None and not self._keep(values):
