@@ -9,14 +9,15 @@ All functions are pure.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ares_eval.inference.failures import Fault
-    from ares_eval.types import Sampling
+    from ares_eval.types import Sampling, WireMessage
 
 RENAMES = {"max_tokens": "max_completion_tokens"}
 
@@ -91,6 +92,28 @@ def is_sent(parameter: str, sampling: Sampling) -> bool:
         return sampling.stream
     value: Any = getattr(sampling, parameter)
     return value is not None and value != ()
+
+
+TOKENS_PER_TURN = 32
+"""For the chat template, its default system prompt included."""
+
+TOKENS_PER_PICTURE = 1500
+"""A picture of the default largest area (1,048,576 pixels) takes 1,338 tokens of 28 x 28 pixels, and some around it."""
+
+
+def estimate_prompt_tokens(messages: Sequence[WireMessage]) -> int:
+    """An estimate from above of a prompt's tokens: two ASCII characters a token, and one and a half tokens for any
+    other character (formulas and scripts that the tokenizer knows badly)."""
+    tokens = 0.0
+    for message in messages:
+        tokens += TOKENS_PER_TURN
+        for part in message.parts:
+            if isinstance(part, str):
+                ascii_only = len(part.encode("ascii", "ignore"))
+                tokens += ascii_only / 2 + (len(part) - ascii_only) * 1.5
+            else:
+                tokens += TOKENS_PER_PICTURE
+    return math.ceil(tokens)
 
 
 def fit_max_tokens(
