@@ -350,7 +350,7 @@ class _Session:
         """Before the first request: who is this, and, where pictures will be sent, does it take them?"""
         from ares_eval.inference import probe
 
-        pictures = any(task.modality == "multimodal" for task in self.whole.tasks.values())
+        pictures = any("image" in task.modality for task in self.whole.tasks.values())
         met = probe.meet(endpoint, self.config.model_name, pictures=pictures)
         self.manifest["server"] = dict(server.identity) if server else {}
         self.manifest["server"]["probe"] = dataclasses.asdict(met)
