@@ -344,8 +344,8 @@ def _file_name(name: str) -> str:
 
 
 def _time(manifest: Mapping[str, Json]) -> str:
-    """When the run ended, as lm-eval writes it into file names: ISO 8601 with - for : and no underscore."""
-    stamp: str = manifest.get("finished") or manifest["created"]
+    """When the run began, so that a resumed run's export replaces the earlier one. lm-eval's form: - for :, no _."""
+    stamp: str = manifest["created"]
     return stamp.removesuffix("Z").replace(":", "-")
 
 

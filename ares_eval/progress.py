@@ -302,12 +302,11 @@ class Live(_Counting):
             table.add_row(Text(hidden, "dim"))
         if len(board.tasks) > 1:
             add("all", everything, "bold")
-        waiting = f" ({board.waiting} waiting to retry)" if board.waiting else ""
-        state = (
-            f"{_rate(rate)}   ETA {duration(board.remaining(rate))}   elapsed {duration(board.elapsed())}   "
-            f"in flight {board.in_flight}/{board.limit}{waiting}   retries {board.retries}"
-        )
-        return Group(table, Text(state, "dim"))
+        state = [_rate(rate), f"ETA {duration(board.remaining(rate))}", f"elapsed {duration(board.elapsed())}"]
+        state.append(f"in flight {board.in_flight}/{board.limit}")
+        if board.retries:
+            state.append(f"retries {board.retries} ({board.waiting} waiting)")
+        return Group(table, Text("   ".join(state), "dim", no_wrap=True, overflow="ellipsis"))
 
 
 def visible(tasks: Mapping[str, TaskCount], rows: int) -> tuple[list[str], str]:

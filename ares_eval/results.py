@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from ares_eval import metrics
-from ares_eval.analysis.statistics import Estimate, from_sums
+from ares_eval.analysis.statistics import Estimate, from_sums, interval_of_mean
 from ares_eval.types import Json, Record, Usage
 
 MISSING = "missing"
@@ -327,12 +327,14 @@ def _suite(names: Sequence[str], results: Mapping[str, Json], tasks: Mapping[str
     pooled["truncated"] = sum(member["truncated"] for member in members)
     columns = {
         key: [results[name]["metrics"].get(tasks[name].primary + key) for name in names]
-        for key in ("", "_stderr", "_worst", "_best")
+        for key in ("", "_stderr", "_ci95", "_worst", "_best")
     }
-    errors = columns["_stderr"]
+    errors, intervals = columns["_stderr"], columns["_ci95"]
+    parts = [(value, tuple(interval)) for value, interval in zip(columns[""], intervals, strict=True) if interval]
     pooled["metrics"] = {
         "macro": _macro(columns[""]),
         "macro_stderr": None if None in errors else math.sqrt(math.fsum(e * e for e in errors)) / len(errors),
+        "macro_ci95": list(interval_of_mean(parts)) if len(parts) == len(names) else None,
         "macro_worst": _macro(columns["_worst"]),
         "macro_best": _macro(columns["_best"]),
         "macro_missing": [name for name, value in zip(names, columns[""], strict=True) if value is None],

@@ -74,9 +74,10 @@ def write_table(results: Mapping[str, Json], stream: TextIO) -> None:
 def _notes(name: str, task: Mapping[str, Json]) -> list[str]:
     """What has no column: the further metrics (pass@k for the largest k only), and the causes, most frequent first."""
     metrics, notes = task["metrics"], []
-    shares = [key for key in metrics if f"{key}_stderr" in metrics and key != metrics["primary"]]
+    shares = [key for key in sorted(metrics) if f"{key}_stderr" in metrics and key != metrics["primary"]]
     largest = max((key for key in shares if key.startswith("pass@")), key=lambda key: int(key[5:]), default=None)
-    further = [f"{key} {_with_interval(metrics, key)}" for key in shares if key[:5] != "pass@" or key == largest]
+    kept = [key for key in shares if metrics[key] is not None and (key[:5] != "pass@" or key == largest)]
+    further = [f"{key} {_with_interval(metrics, key)}" for key in kept]
     if further:
         notes.append(f"{name}: {', '.join(further)}")
     partial = metrics.get("worst_case_partial")

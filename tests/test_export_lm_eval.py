@@ -111,12 +111,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "results_2026-01-02T03-14-15.json").read_text("utf-8"))
+    content: dict[str, Any] = json.loads((folder / "results_2026-01-02T03-04-05.json").read_text("utf-8"))
     return content
 
 
 def samples(folder: Path, task: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / f"samples_{task}_2026-01-02T03-14-15.jsonl").open(encoding="utf-8")]
+    return [json.loads(line) for line in (folder / f"samples_{task}_2026-01-02T03-04-05.jsonl").open(encoding="utf-8")]
 
 
 def test_files_are_named_so_that_lm_eval_finds_task_and_time(exported: Path) -> None:
@@ -127,7 +127,7 @@ def test_files_are_named_so_that_lm_eval_finds_task_and_time(exported: Path) -> 
         task = name[name.find("_") + 1 : name.rfind("_")]
         time = name[name.rfind("_") + 1 :].replace(".jsonl", "")
         assert task in ("aime", "lm__plain")
-        assert time == "2026-01-02T03-14-15"
+        assert time == "2026-01-02T03-04-05"
 
 
 def test_sample_lines_follow_the_schema(exported: Path) -> None:

@@ -117,7 +117,7 @@ def test_live_table_shows_tasks_state_and_notes() -> None:
     shown = stream.getvalue()
     for text in ("before the table", "[bold]a server's words[/bold]", "gsm8k", "3/4", "50.0 %", "in flight 5/8"):
         assert text in shown
-    assert "(1 waiting to retry)" in shown
+    assert "retries 2 (1 waiting)" in shown
     assert shown.rstrip("\n").endswith("\x1b[?25h"), "the cursor is given back"
 
 

@@ -14,6 +14,7 @@ from ares_eval.analysis.statistics import (
     Estimate,
     from_sums,
     incomplete_beta,
+    interval_of_mean,
     normal_quantile,
     proportion,
     t_quantile,
@@ -120,6 +121,21 @@ def coverage(questions: int, draws: int, alpha: float, beta: float, runs: int) -
 )
 def test_intervals_cover_95_percent(questions: int, draws: int, alpha: float, beta: float) -> None:
     assert 0.93 <= coverage(questions, draws, alpha, beta, runs=1500) <= 0.975
+
+
+def test_mean_over_tasks_covers_even_where_tasks_lie_at_the_ends() -> None:
+    """Tasks of different sizes, one nearly never solved: its standard error of 0 would claim certainty."""
+    rng = random.Random(8)
+    tasks = [(150, 0.7), (60, 0.4), (30, 0.01)]
+    truth = sum(chance for _, chance in tasks) / 3
+    hits, runs = 0, 1500
+    for _ in range(runs):
+        estimates = [from_sums([(int(rng.random() < chance), 1) for _ in range(n)]) for n, chance in tasks]
+        low, high = interval_of_mean([(e.mean, e.interval) for e in estimates if e.interval is not None])
+        hits += low <= truth <= high
+    assert 0.93 <= hits / runs <= 0.975
+    low, high = interval_of_mean([(0.0, wilson(0, 30)), (0.0, wilson(0, 30))])
+    assert low == 0 < high < wilson(0, 30)[1]
 
 
 def test_errors_that_ignore_clusters_would_not_cover() -> None:

@@ -78,13 +78,26 @@ def from_sums(sums: Sequence[tuple[float, int]]) -> Estimate:
 def _clustered(mean: float, stderr: float | None, clusters: int, values: int) -> tuple[float, float] | None:
     if stderr is None:
         return None
-    if mean in (0, 1):
-        effective: float = clusters  # clusters that all agree at an end of the range are one trial each
-    elif stderr * stderr < 1e-12:  # no visible spread: each value is a trial
-        effective = values
+    if mean in (0, 1):  # clusters that all agree at an end of the range are one trial each
+        return wilson(mean * clusters, clusters)
+    if stderr * stderr < 1e-12:  # no visible spread: each value is a trial
+        effective: float = values
     else:
         effective = mean * (1 - mean) / (stderr * stderr)
     return wilson(min(mean * effective, effective), effective, t_quantile(clusters - 1))
+
+
+def interval_of_mean(parts: Sequence[tuple[float, tuple[float, float]]]) -> tuple[float, float]:
+    """Interval for the plain mean of independent estimates, each (mean, interval); at least one.
+
+    Recovers each side's variance from the parts' own limits (Zou, Huang and Zhang 2009, "A note on confidence interval
+    estimation for a linear function of binomial proportions"), so it stays honest where a part lies at 0 or 1.
+    """
+    count = len(parts)
+    mean = math.fsum(value for value, _ in parts) / count
+    below = math.sqrt(math.fsum((value - low) ** 2 for value, (low, _) in parts)) / count
+    above = math.sqrt(math.fsum((high - value) ** 2 for value, (_, high) in parts)) / count
+    return max(0.0, mean - below), min(1.0, mean + above)
 
 
 @lru_cache(maxsize=8)
