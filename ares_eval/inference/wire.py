@@ -234,11 +234,13 @@ def assemble(
     if finish_reason in FAULTY_ENDS:
         raise Malformed(f"the server ended the reply with finish_reason {finish_reason!r}")
     if finish_reason == "content_filter":
-        error = {"error": {"message": "the reply was stopped by the content filter", "code": "content_filter"}}
-        raise ServerSaidError(error["error"]["message"], msgspec.json.encode(error), 400)
+        raise _error("the reply was stopped by the content filter", "content_filter")
     counts = _usage(usage, tokens, content, reasoning)
-    if not content and not reasoning and not counts.completion and finish_reason != "length":
-        raise EmptyReply("the reply has no content, no reasoning and no tokens")
+    if not content and not reasoning and not counts.completion:
+        if finish_reason != "length":
+            raise EmptyReply("the reply has no content, no reasoning and no tokens")
+        if not counts.estimated:  # lmdeploy's answer to a prompt that fills the context
+            raise _error("the prompt leaves no room: not one token was generated", "context_length_exceeded")
     text = content
     if not reasoning:
         reasoning, text = split_thinking(content)
@@ -259,6 +261,11 @@ def assemble(
         fingerprint=fingerprint,
         trace=trace,
     )
+
+
+def _error(message: str, code: str) -> ServerSaidError:
+    """What a finish reason says, as the refusal that other servers make of it."""
+    return ServerSaidError(message, msgspec.json.encode({"error": {"message": message, "code": code}}), 400)
 
 
 def split_thinking(content: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ares_eval.inference.failures import classify
 from ares_eval.inference.logprobs import MissingLogprobs
 from ares_eval.inference.parameters import ParameterChanges
 from ares_eval.inference.wire import (
@@ -187,6 +188,13 @@ def test_null_content_with_reasoning_only_is_a_reply():
 
 def test_hidden_reasoning_that_used_all_tokens_is_a_reply():
     assert decoded(body("", "length", usage=(9, 100))).text == ""
+
+
+def test_no_room_for_an_answer_is_no_answer():
+    with pytest.raises(ServerSaidError) as caught:
+        decoded(body("", "length", usage=(5000, 0)))
+    assert classify(caught.value).cause == "context"
+    assert not classify(caught.value).retry
 
 
 def test_refusal_is_the_text():
