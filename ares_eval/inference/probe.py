@@ -46,9 +46,9 @@ class ServerProbe:
     """What a server said of itself and showed.
 
     ``listed``: the model is in /v1/models (``models`` names what is, at most 50). ``context`` in tokens.
-    ``top_logprobs``: most alternatives that it accepted *and* gave, 0 for none. ``raw_logprobs``: they do not depend on the
-    temperature. ``n``: several choices in one request. ``reasoning_field``: where the reasoning came apart from the content.
-    ``seeded``: the same seed gave the same reply twice. ``refused``: parameters that it does not take.
+    ``top_logprobs``: most alternatives that it accepted *and* gave, 0 for none. ``raw_logprobs``: they do not depend
+    on the temperature. ``n``: several choices in one request. ``reasoning_field``: where the reasoning came apart from
+    the content. ``seeded``: the same seed gave the same reply twice. ``refused``: parameters that it does not take.
     ``error``: why no chat was possible, in the server's own words.
     """
 
