@@ -95,6 +95,24 @@ def boxes(response: str, start: int, end: int) -> list[Candidate]:
     return found
 
 
+_BETWEEN = re.compile(r"[\s$.,;\\()\[\]*]*(?:and|or|,|;|\\text\{\s*(?:and|or)\s*\}|\\quad|\\qquad)?[\s$,;\\()\[\]*]*")
+
+
+def neighbouring_boxes(last: Candidate, response: str) -> Candidate | None:
+    """Several boxes in one statement ("\\boxed{2} and \\boxed{3}") are one answer with several parts."""
+    found = [box for box in boxes(response, 0, len(response)) if box.start <= last.start]
+    group = [found[-1]] if found else []
+    for box in reversed(found[:-1]):
+        gap_start = box.span[1] + 1
+        gap = response[gap_start : response.rfind("\\", gap_start, group[0].start)]
+        if "\n" in gap.strip() or not _BETWEEN.fullmatch(gap):
+            break
+        group.insert(0, box)
+    if len(group) < 2:
+        return None
+    return Candidate(", ".join(box.text for box in group), group[0].start, "boxes", True)
+
+
 def _explicit(response: str, start: int, end: int) -> Iterator[Candidate]:
     found = boxes(response, start, end)
     yield from found[-1:]
@@ -127,7 +145,7 @@ _CUE = re.compile(
     r"|^[\s#>*_-]*(?:final\s+)?(?:answer|ans|solution|result)[\s*_]*(?:[:：]|\n)[\s*_]*"
     r"|^A\s*:\s*"
     r"|(?:最终答案|正确答案|正确选项|标准答案|答案|正解|结果|答え)[\s*_]*(?:应该是|应为|应是|就是|是|为|為|：|:|は)+[\s*_]*"
-    r"|(?:故选|所以选|因此选|应选|选择|故答案为)[择]?[：:\s]*"
+    r"|(?:故选|所以选|因此选|应选|选择|故答案为|选项应?[为是])[择]?[：:\s]*"
     r"|(?:정답|최종\s*답|답)\s*(?:은|는|:|：)+\s*"
     r"|\b(?:Ответ|Antwort|Réponse|Respuesta|Risposta|Resposta)(?:\s+(?:ist|est|es|è|é|lautet))?\s*[:：]?\s*",
     re.I | re.M,
@@ -232,6 +250,20 @@ def closing_candidates(response: str, start: int, end: int) -> list[Candidate]:
     if not whole:
         found.append(Candidate(lines[0][1], lines[0][0], "first-line", False))
     return found
+
+
+_REFUSAL = re.compile(
+    r"\b(?:i'm sorry|i am sorry|i apologi[sz]e|(?:can't|cannot|can not|unable to|not able to|(?:it is|it's|is)? ?impossible to|"
+    r"not possible to|don't have (?:the )?(?:ability|access|enough)|do not have (?:the )?(?:ability|access|enough))\b"
+    r"|cannot be determined|can't be determined|not enough information|insufficient information|"
+    r"(?:does|do) not (?:provide|contain|give|include)|(?:is|are|was|were) not (?:provided|given|shown|available)|please provide)",
+    re.I,
+)
+
+
+def refuses(text: str) -> bool:
+    """Whether a text says that it gives no answer."""
+    return _REFUSAL.search(text.replace("\u2019", "'")) is not None
 
 
 def bold(text: str) -> list[str]:

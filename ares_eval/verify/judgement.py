@@ -91,7 +91,7 @@ def judge(response: str, references: tuple[str, ...], spec: AnswerSpec, question
     kind = guess_type(references, spec) if guessed else spec.type
     policy = dict(spec.policy)
     if kind == "choice":
-        decision, place = judge_choice(response, references, spec.choices, policy)
+        decision, place = judge_choice(response, references, spec.choices, policy, question)
         return Judgement(kind, guessed, (decision,), (place,))
     if not has_answer_part(response):
         return Judgement(kind, guessed, (Decision(False, kind, "no_answer"),), (None,))

@@ -39,7 +39,9 @@ _ROOT_OF = re.compile(r"√\s*(\d+(?:\.\d+)?|[a-zA-Zπ])")
 _VULGAR_RUN = re.compile(r"(\d?)\s*([" + "".join(_VULGAR) + "])")
 
 
-_SWALLOWED = re.compile("\t(?=ext|imes|o\\b|heta|an\\b)|\x0c(?=rac)|\x08(?=oxed|inom|egin|ar\\b)|\r(?=ight|angle|ho\\b)")
+_SWALLOWED = re.compile(
+    "\t(?=ext|imes|o\\b|heta|an\\b)|\x0c(?=rac)|\x08(?=oxed|inom|egin|ar\\b)|\r(?=ight|angle|ho\\b)"
+)
 _ESCAPES = {"\t": "\\t", "\x0c": "\\f", "\x08": "\\b", "\r": "\\r"}
 
 
@@ -144,7 +146,6 @@ def bare_maths(text: str) -> str:
     return _DOLLARS.sub(" ", text).strip()
 
 
-_ENDS = " \t\n.,;:!*_`\"'"
 _EDGE_MARKUP = re.compile(r"^(?:\*\*|__|`|\"|“)+|(?:\*\*|__|`|\"|”)+$")
 
 
@@ -153,24 +154,31 @@ def trimmed(text: str) -> str:
     previous = None
     while previous != text:
         previous = text
-        text = _EDGE_MARKUP.sub("", text.strip()).rstrip(" \t\n.,;:").lstrip(" \t\n:;,")
+        quoted = _QUOTED.fullmatch(text.strip())
+        text = _EDGE_MARKUP.sub("", quoted[1] if quoted else text.strip()).rstrip(" \t\n.,;:").lstrip(" \t\n:;,")
     return text
+
+
+_DIGIT_GAP = re.compile(r"(?<=\d)\s+(?=\d)")
 
 
 def string_key(text: str) -> str:
     """What two answers have in common that differ in layout only. Case, signs, digits and brackets are kept."""
-    text = unwrap(bare_maths(trimmed(text)))
+    text = _DIGIT_GAP.sub("_", unwrap(bare_maths(trimmed(text))))
     return "".join(text.split()).rstrip(".").replace("{,}", ",")
 
 
+_QUOTED = re.compile(r"'([^']*)'")
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _NOT_WORD = re.compile(r"[^\w%$€£+\-./^=<>]+|(?<!\d)[./]|[./](?!\d)|(?<![\w)])-(?!\d)|(?<=\w)-(?=[^\W\d])|_")
 
 
-def words_key(text: str) -> str:
-    """Bare words in lower case: no markup, articles, accents or punctuation that is no part of a number."""
+def words_key(text: str, articles: bool = False) -> str:
+    """Bare words in lower case: no markup, accents, punctuation that is no part of a number; articles if asked for."""
     text = unwrap(ascii_maths(text)).replace("$", " ") if "\\" in text else ascii_maths(text)
     text = unicodedata.normalize("NFKD", text.lower())
     text = "".join(c for c in text if not unicodedata.combining(c))
-    text = _ARTICLES.sub(" ", _NOT_WORD.sub(" ", text))
+    text = _NOT_WORD.sub(" ", text)
+    if not articles:
+        text = _ARTICLES.sub(" ", text)
     return " ".join(text.split())

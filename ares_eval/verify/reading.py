@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ares_eval.verify.algebra.nodes import Unreadable
+from ares_eval.verify.algebra.nodes import TooLong, Unreadable
 from ares_eval.verify.algebra.parser import parse
-from ares_eval.verify.extract import Candidate, bold, boxes, clause_end
+from ares_eval.verify.algebra.tokens import FUNCTIONS
+from ares_eval.verify.extract import Candidate, bold, clause_end, neighbouring_boxes
 from ares_eval.verify.normalise import trimmed
 from ares_eval.verify.quantity import parse_quantity, quantities_in
+from ares_eval.verify.units import parse_unit
 
 _MATHS = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$((?:[^$\\]|\\.)+?)\$", re.S)
 _LEADING_TEXT = re.compile(r"^\s*\\(?:text|mathrm|textbf)\s*\{[^{}]*?(?:is|are|=|:|be|to)\s*\}\s*")
@@ -49,11 +51,14 @@ def number_readings(candidate: Candidate) -> Iterator[Candidate]:
         yield from _exact_number(candidate, text)
         return
     last = candidate.rule in ("last-line", "whole", "first-line")
+    if last:
+        candidate = _decisive_sentence(candidate)
+        text = candidate.text
     cleaned = trimmed(_TRAILING_CLAUSE.sub("", text)) if not last else trimmed(text)
     if parse_quantity(cleaned) is not None:
         yield _at(candidate, cleaned)
         return
-    for part in [*bold(text)][:: -1 if last else 1]:
+    for part in bold(text)[:: -1 if last else 1]:
         if (found := _first_number(part, last)) is not None:
             yield _at(candidate, found)
             return
@@ -79,7 +84,7 @@ def _exact_number(candidate: Candidate, text: str) -> Iterator[Candidate]:
         if parse_quantity(side) is not None or _readable(side):
             yield _at(candidate, side)
             return
-        numbers = quantities_in(side)
+        numbers = [] if _FORMULA.search(side) else quantities_in(side)
         segments = maths_segments(side)
         if len(segments) == 1 and parse_quantity(segments[0][0]) is not None:
             yield _at(candidate, segments[0][0])
@@ -89,26 +94,30 @@ def _exact_number(candidate: Candidate, text: str) -> Iterator[Candidate]:
             yield candidate
 
 
+_FORMULA = re.compile(r"\\(?!text|mathrm|\$|%|,|;|!|quad| )[a-zA-Z]+|[\^_{}]")
+
+
+def _decisive_sentence(candidate: Candidate) -> Candidate:
+    """The last sentence of a line that holds a number or a formula."""
+    text, position, found = candidate.text, 0, (0, len(candidate.text))
+    while position < len(text):
+        stop = clause_end(text, position, len(text))
+        if re.search(r"\d|\$|\\[a-z(\[]", text[position:stop]) and not _ASIDE.match(text[position:stop].strip()):
+            found = (position, stop)
+        position = stop + 1
+    return Candidate(text[found[0] : found[1]], candidate.start + found[0], candidate.rule, False)
+
+
+_ASIDE = re.compile(r"^[(\[]?(?:note|e\.g|i\.e|for example|source|image|hint)\b", re.I)
+
+
 def _first_number(text: str, last: bool) -> str | None:
     if "=" in text:
         after = quantities_in(text.rsplit("=", 1)[1])
         if after:
             return after[0]
-    if last:
-        text = _with_numbers(text)
     numbers = quantities_in(text)
     return numbers[-1 if last else 0] if numbers else None
-
-
-def _with_numbers(line: str) -> str:
-    """The last sentence of a line that holds a number."""
-    position, found = 0, line
-    while position < len(line):
-        stop = clause_end(line, position, len(line))
-        if quantities_in(line[position:stop]):
-            found = line[position:stop]
-        position = stop + 1
-    return found
 
 
 def _last_side(text: str) -> str:
@@ -128,9 +137,28 @@ def _last_side(text: str) -> str:
 def _readable(text: str) -> bool:
     try:
         parse(text)
+    except TooLong:
+        return True
     except Unreadable:
         return False
-    return True
+    return not _prose(text)
+
+
+_PROSE = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{3,}")
+_UNITS_AND_NAMES = re.compile(r"(?:\\(?:text|mathrm)\s*\{[^{}]*\})")
+
+
+def _prose(text: str) -> bool:
+    """Whether there are words that belong to a sentence: one that no function, connective or unit explains."""
+    for match in _PROSE.finditer(_UNITS_AND_NAMES.sub(" ", text)):
+        word = match[0].lower()
+        if word in FUNCTIONS or word in _CONNECTIVES or ((unit := parse_unit(word)) is not None and unit.known):
+            continue
+        return True
+    return False
+
+
+_CONNECTIVES = frozenset("and pi infty infinity inf mod where for all any integer integers some real with".split())
 
 
 def formula_readings(candidate: Candidate, whole_response: str, several: bool) -> Iterator[Candidate]:
@@ -138,7 +166,7 @@ def formula_readings(candidate: Candidate, whole_response: str, several: bool) -
     text = candidate.text[:MAX_ANSWER]
     if candidate.exact:
         if several and candidate.rule == "box":
-            joined = _neighbouring_boxes(candidate, whole_response)
+            joined = neighbouring_boxes(candidate, whole_response)
             if joined is not None:
                 yield joined
                 return
@@ -153,7 +181,7 @@ def formula_readings(candidate: Candidate, whole_response: str, several: bool) -
         if segments:
             yield _at(candidate, segments[0][0])
         return
-    if _readable(trimmed(text)):
+    if _readable(trimmed(text)) or (not segments and not bold(text) and not _prose(text)):
         yield _at(candidate, trimmed(text))
     elif segments:
         yield _at(candidate, segments[-1][0])
@@ -161,21 +189,3 @@ def formula_readings(candidate: Candidate, whole_response: str, several: bool) -
         for part in bold(text)[::-1]:
             yield _at(candidate, part)
         yield _at(candidate, trimmed(text))
-
-
-_BETWEEN = re.compile(r"[\s$.,;\\()\[\]*]*(?:and|or|,|;|\\text\{\s*(?:and|or)\s*\}|\\quad|\\qquad)?[\s$,;\\()\[\]*]*")
-
-
-def _neighbouring_boxes(last: Candidate, response: str) -> Candidate | None:
-    """Several boxes in one statement ("\\boxed{2} and \\boxed{3}") are one answer with several parts."""
-    found = [box for box in boxes(response, 0, len(response)) if box.start <= last.start]
-    group = [found[-1]] if found else []
-    for box in reversed(found[:-1]):
-        gap_start = box.span[1] + 1
-        gap = response[gap_start : response.rfind("\\", gap_start, group[0].start)]
-        if "\n" in gap.strip() or not _BETWEEN.fullmatch(gap):
-            break
-        group.insert(0, box)
-    if len(group) < 2:
-        return None
-    return Candidate(", ".join(box.text for box in group), group[0].start, "boxes", True)

@@ -54,7 +54,11 @@ def _proportional(one: Node, other: Node, positive: bool) -> bool | None:
             if left == right:
                 continue
             return False
-        ratios.append(left / right if isinstance(left, Fraction) and isinstance(right, Fraction) else as_complex(left) / as_complex(right))
+        ratios.append(
+            left / right
+            if isinstance(left, Fraction) and isinstance(right, Fraction)
+            else as_complex(left) / as_complex(right)
+        )
     if len(ratios) < 2:
         return None
     first = as_complex(ratios[0])

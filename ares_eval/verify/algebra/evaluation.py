@@ -222,7 +222,11 @@ def _root_exact(arguments: list[Number]) -> Number | None:
 
 def _binom_exact(arguments: list[Number]) -> Number | None:
     top, bottom = arguments
-    if not (isinstance(top, Fraction) and isinstance(bottom, Fraction)) or top.denominator != 1 or bottom.denominator != 1:
+    if (
+        not (isinstance(top, Fraction) and isinstance(bottom, Fraction))
+        or top.denominator != 1
+        or bottom.denominator != 1
+    ):
         return None
     if not 0 <= bottom <= top:
         return None

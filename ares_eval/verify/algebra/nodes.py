@@ -10,6 +10,10 @@ class Unreadable(ValueError):
     """The text is no mathematics that this parser knows."""
 
 
+class TooLong(Unreadable):
+    """Mathematics, but longer or deeper than what is parsed here."""
+
+
 class TooLarge(ArithmeticError):
     """Evaluation would cost more than its bound: exponents, factorials, digits."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from fractions import Fraction
 from functools import lru_cache
 
-from ares_eval.verify.algebra.nodes import Node, Unreadable, number
+from ares_eval.verify.algebra.nodes import Node, TooLong, Unreadable, number
 from ares_eval.verify.algebra.tokens import Token, prepared, tokenise
 
 MAX_DEPTH = 40
@@ -84,7 +84,7 @@ class _Parser:
         """A chain of sides joined by =, <, in, ...; one side is just that side."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise Unreadable("too deep")
+            raise TooLong("too deep")
         sides = [self.union()]
         operators: list[str] = []
         while True:
@@ -183,7 +183,7 @@ class _Parser:
     def factor(self) -> Node:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise Unreadable("too deep")
+            raise TooLong("too deep")
         node = self.primary()
         while True:
             if self.accept("^"):

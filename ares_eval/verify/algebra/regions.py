@@ -188,9 +188,7 @@ def _even_part(node: Node) -> str | None:
     return None
 
 
-def _around_zero(
-    inner: str, operator: str, right: Node, environment: Environment, variable: str, left: Node
-) -> Region:
+def _around_zero(inner: str, operator: str, right: Node, environment: Environment, variable: str, left: Node) -> Region:
     if inner != variable:
         raise Unreadable("another variable")
     limit = bound(right, environment)

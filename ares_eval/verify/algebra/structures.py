@@ -88,9 +88,11 @@ def _is_domain(node: Node) -> bool:
 
 def is_list(node: Node) -> bool:
     """Several answers: a list, a set, or a plus-minus."""
-    return node.op in ("list", "set") or (
-        node.op not in ("bracket", "rel", "matrix") and contains(node, {"pm", "mp"})
-    ) or (node.op == "rel" and contains(node, {"pm", "mp"}))
+    return (
+        node.op in ("list", "set")
+        or (node.op not in ("bracket", "rel", "matrix") and contains(node, {"pm", "mp"}))
+        or (node.op == "rel" and contains(node, {"pm", "mp"}))
+    )
 
 
 def is_label(node: Node) -> bool:
@@ -141,7 +143,9 @@ def _same_values(answer: Node, reference: Node) -> bool | None:
     if answer.op == "bracket" and reference.op == "bracket":
         if len(answer.args) != len(reference.args):
             return False
-        if answer.name != reference.name and not (len(answer.args) > 2 and {answer.name, reference.name} <= {"()", "[]"}):
+        if answer.name != reference.name and not (
+            len(answer.args) > 2 and {answer.name, reference.name} <= {"()", "[]"}
+        ):
             return False
         return every(same, answer.args, reference.args)
     if answer.op == "bracket" or reference.op == "bracket":
@@ -179,9 +183,7 @@ def _same_matrices(answer: Node, reference: Node) -> bool | None:
     return every(same, one[1], other[1])
 
 
-def every(
-    compare: Callable[[Node, Node], bool | None], ones: Sequence[Node], others: Sequence[Node]
-) -> bool | None:
+def every(compare: Callable[[Node, Node], bool | None], ones: Sequence[Node], others: Sequence[Node]) -> bool | None:
     """All pairs the same: False as soon as one differs, None where one is open."""
     result: bool | None = True
     for one, other in zip(ones, others, strict=True):

@@ -5,17 +5,98 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ares_eval.verify.algebra.nodes import Unreadable
+from ares_eval.verify.algebra.nodes import TooLong, Unreadable
 from ares_eval.verify.normalise import bare_maths, closing_brace
 
 MAX_CHARACTERS = 1200
 MAX_TOKENS = 700
 
 FUNCTIONS = frozenset(
-    ["sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "ln", "log", "lg", "exp", "max", "min", "gcd", "lcm", "arg", "det", "deg", "asin", "acos", "atan", "arcsec", "arccsc", "arccot", "floor", "ceil", "abs", "sqrt", "cosec", "sgn"]
+    [
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "sinh",
+        "cosh",
+        "tanh",
+        "ln",
+        "log",
+        "lg",
+        "exp",
+        "max",
+        "min",
+        "gcd",
+        "lcm",
+        "arg",
+        "det",
+        "deg",
+        "asin",
+        "acos",
+        "atan",
+        "arcsec",
+        "arccsc",
+        "arccot",
+        "floor",
+        "ceil",
+        "abs",
+        "sqrt",
+        "cosec",
+        "sgn",
+    ]
 )
 _GREEK = frozenset(
-    ["alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta", "iota", "kappa", "lambda", "mu", "nu", "xi", "omicron", "rho", "sigma", "tau", "upsilon", "phi", "varphi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega", "ell", "hbar", "partial", "nabla", "aleph", "Re", "Im"]
+    [
+        "alpha",
+        "beta",
+        "gamma",
+        "delta",
+        "epsilon",
+        "varepsilon",
+        "zeta",
+        "eta",
+        "theta",
+        "vartheta",
+        "iota",
+        "kappa",
+        "lambda",
+        "mu",
+        "nu",
+        "xi",
+        "omicron",
+        "rho",
+        "sigma",
+        "tau",
+        "upsilon",
+        "phi",
+        "varphi",
+        "chi",
+        "psi",
+        "omega",
+        "Gamma",
+        "Delta",
+        "Theta",
+        "Lambda",
+        "Xi",
+        "Pi",
+        "Sigma",
+        "Upsilon",
+        "Phi",
+        "Psi",
+        "Omega",
+        "ell",
+        "hbar",
+        "partial",
+        "nabla",
+        "aleph",
+        "Re",
+        "Im",
+    ]
 )
 _RELATIONS = {
     "le": "<=", "leq": "<=", "leqslant": "<=", "leqq": "<=", "ge": ">=", "geq": ">=", "geqslant": ">=", "geqq": ">=",
@@ -64,6 +145,7 @@ _QUALIFIER = re.compile(
     r".*?(?=[,;]?\s*(?:\\text\s*\{\s*,?\s*)(?:and|or)\b|[,;]\s*(?:and|or)\b|$)",
     re.I | re.S,
 )
+_DANGLING = re.compile(r"\^\s*$")
 _GLUED = re.compile(r"(?<=[\d)}])(or|and)(?=[A-Z(\\\-\d])")
 
 
@@ -77,6 +159,7 @@ def prepared(text: str) -> str:
         text = _ENVIRONMENT.sub(" ", text)
     if "," in text and not re.search(r"[\[(]|\\lbrace|[a-zA-Z]_", text):
         text = _THOUSANDS.sub(lambda m: m[1].replace(",", ""), text)
+    text = _DANGLING.sub("", text)
     if " " in text:
         text = _SPACED_THOUSANDS.sub(lambda m: m[1].replace(" ", ""), text)
     return text
@@ -85,7 +168,7 @@ def prepared(text: str) -> str:
 def tokenise(text: str) -> list[Token]:
     """Tokens of a prepared text; Unreadable where it holds what is no mathematics or is too long."""
     if len(text) > MAX_CHARACTERS:
-        raise Unreadable("too long")
+        raise TooLong("too long")
     tokens: list[Token] = []
     position = 0
     while position < len(text):
@@ -117,7 +200,7 @@ def tokenise(text: str) -> list[Token]:
         else:
             raise Unreadable(f"unknown character {match[0]!r}")
         if len(tokens) > MAX_TOKENS:
-            raise Unreadable("too many tokens")
+            raise TooLong("too many tokens")
     tokens.append(Token("end", ""))
     return tokens
 

@@ -11,11 +11,29 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ares_eval.verify.comparators.options import Options, label, mentioned, named_exactly, options_of, valued
+from ares_eval.verify.comparators.options import (
+    Options,
+    excluded,
+    label,
+    mentioned,
+    named_exactly,
+    options_of,
+    valued,
+)
+from ares_eval.verify.comparators.statement import answered_by, told_apart
 from ares_eval.verify.comparators.yesno import polarity
 from ares_eval.verify.decision import Decision
-from ares_eval.verify.extract import Candidate, answer_range, bold, boxes, candidates, clause_end
-from ares_eval.verify.normalise import ascii_maths, trimmed, unwrap
+from ares_eval.verify.extract import (
+    Candidate,
+    answer_range,
+    bold,
+    boxes,
+    candidates,
+    clause_end,
+    cue_candidates,
+    refuses,
+)
+from ares_eval.verify.normalise import ascii_maths, bare_maths, trimmed, unwrap
 from ares_eval.verify.quantity import parse_quantity
 
 _L = r"(?:\(\s*([A-Z])\s*\)|\[([A-Z])\]|([A-Z])(?![A-Za-z']))"
@@ -43,7 +61,11 @@ _NEGATED_TAIL = re.compile(r"\b(?:not|isn't|never|no longer|incorrect|wrong|neit
 
 
 def judge_choice(
-    response: str, references: tuple[str, ...], choices: tuple[str, ...], policy: Mapping[str, Any]
+    response: str,
+    references: tuple[str, ...],
+    choices: tuple[str, ...],
+    policy: Mapping[str, Any],
+    question: str | None = None,
 ) -> tuple[Decision, Candidate | None]:
     """The decision over a response, and the place that stated the answer."""
     options = options_of(choices)
@@ -51,9 +73,13 @@ def judge_choice(
     if not wanted:
         return Decision(None, "choice", "unparsed"), None
     multi = bool(policy.get("multi")) or any(len(letters) > 1 for letters in wanted)
-    stated, place = chosen(response, options, multi)
+    stated, place = chosen(response, options, multi, question)
     if place is None:
         return Decision(False, "choice", "no_answer"), None
+    if stated is None and refuses(place.text) and not _is_polar(options):
+        return Decision(False, f"{place.rule}>choice:refusal", "no_answer"), place
+    if stated is None and not choices and (truth := _truth(place.text)) and any(w <= {"A", "B"} for w in wanted):
+        stated = frozenset(truth)
     if stated is None:
         return Decision(None, f"{place.rule}>choice", "needs_judge"), place
     shown = (", ".join(sorted(stated)) or "none of the options", " | ".join(", ".join(sorted(w)) for w in wanted))
@@ -66,6 +92,19 @@ def judge_choice(
         if not same:
             return Decision(False, f"{place.rule}>choice:several", "ambiguous", shown), place
     return Decision(any(stated & w for w in wanted), f"{place.rule}>choice", normalised=shown), place
+
+
+def _is_polar(options: Options) -> bool:
+    return len(options.texts) == 2 and {polarity(text) for text in options.texts} == {True, False}
+
+
+_TRUTH = re.compile(r"^\W*(?:(?:this|the|that) statement is |it is )?(true|false|yes|no)\b\W*(?=$|[.,;:!\n])", re.I)
+
+
+def _truth(text: str) -> str | None:
+    """True and yes as A, false and no as B where options are not known: the order such options are always given in."""
+    match = _TRUTH.match(text)
+    return None if match is None else "A" if polarity(match[1]) else "B"
 
 
 def wanted_letters(reference: str, options: Options, policy: Mapping[str, Any]) -> frozenset[str]:
@@ -88,7 +127,9 @@ def wanted_letters(reference: str, options: Options, policy: Mapping[str, Any]) 
     return frozenset(letter) if letter is not None and not options.texts else frozenset()
 
 
-def chosen(response: str, options: Options, multi: bool) -> tuple[frozenset[str] | None, Candidate | None]:
+def chosen(
+    response: str, options: Options, multi: bool, question: str | None = None
+) -> tuple[frozenset[str] | None, Candidate | None]:
     """(letters, place): None where the place names no option, empty where its answer cannot be one of them."""
     area = answer_range(response)
     if area is None or not response[area[0] : area[1]].strip():
@@ -96,12 +137,13 @@ def chosen(response: str, options: Options, multi: bool) -> tuple[frozenset[str]
     ranked = candidates(response)
     closing = [c for c in ranked if c.rule in ("whole", "last-line", "first-line")]
     stated = [c for c in ranked if c not in closing]
-    if not any(c.exact for c in stated):
-        stated = sorted([*stated, *_choice_cues(response, *area)], key=lambda c: c.start, reverse=True)
+    exact = [c for c in stated if c.exact]
+    cues = [*cue_candidates(response, *area), *_choice_cues(response, *area)]
+    stated = [c for c in stated if not c.exact and exact] + exact + sorted(cues, key=lambda c: c.start, reverse=True)
     if multi and (all_boxes := boxes(response, *area)) and len(all_boxes) > 1:
-        letters = [read_choice(box.text, options, True, True) for box in all_boxes]
-        if all(letters):
-            return frozenset().union(*(x for x in letters if x)), all_boxes[-1]
+        each = [read_choice(box.text, options, True, True) or frozenset() for box in all_boxes]
+        if all(each):
+            return frozenset[str]().union(*each), all_boxes[-1]
     refused: Candidate | None = None
     for place in stated:
         letters = read_choice(place.text, options, place.exact, multi)
@@ -113,7 +155,7 @@ def chosen(response: str, options: Options, multi: bool) -> tuple[frozenset[str]
         return frozenset(), refused
     if any(c.exact for c in stated):
         return None, stated[0]
-    return _from_prose(response, area, options, closing, multi)
+    return _from_prose(response, area, options, closing, multi, question)
 
 
 def _choice_cues(response: str, start: int, end: int) -> list[Candidate]:
@@ -128,9 +170,11 @@ def _choice_cues(response: str, start: int, end: int) -> list[Candidate]:
 def read_choice(text: str, options: Options, exact: bool, multi: bool) -> frozenset[str] | None:
     """The letters that an answer text names; empty for an explicit answer that is no option; None for neither."""
     text = trimmed(unwrap(ascii_maths(text)).replace("$", " ")) if "\\" in text or not text.isascii() else trimmed(text)
-    text = text.replace("*", "").strip()
+    text = trimmed(text.replace("*", "").replace("$", " ") if len(text) < 6 else text.replace("*", ""))
     if not text:
         return None
+    if exact and not any(character.isalnum() for character in text):
+        return frozenset()
     letters = options.letters
     if (
         len(text) == 1
@@ -160,9 +204,12 @@ def read_choice(text: str, options: Options, exact: bool, multi: bool) -> frozen
     values = valued(text, options)
     if values and (len(set(values)) == 1 or "=" in text):
         return frozenset(values[-1])
-    if options.texts and parse_quantity(text) is not None:
+    bare = bare_maths(text)
+    if options.texts and parse_quantity(bare) is not None:
         return frozenset()
-    return None
+    if exact and options.labels_only and len(bare) > 1:
+        return frozenset()
+    return frozenset() if excluded(bare, options) else None
 
 
 def _head(text: str, letters: str, options: Options, multi: bool) -> frozenset[str] | None:
@@ -199,7 +246,12 @@ _TAIL_LETTER = re.compile(r"(?:\bis|\bbe|:|=)\s*[*\"(]*([B-HJ-Z])[)*\"]*\s*\.?\s
 
 
 def _from_prose(
-    response: str, area: tuple[int, int], options: Options, closing: list[Candidate], multi: bool
+    response: str,
+    area: tuple[int, int],
+    options: Options,
+    closing: list[Candidate],
+    multi: bool,
+    question: str | None,
 ) -> tuple[frozenset[str] | None, Candidate | None]:
     """No explicit answer and no cue phrase: the whole text, its first line, its last line, in that order of trust."""
     start, end = area
@@ -207,12 +259,17 @@ def _from_prose(
     whole = Candidate(text.strip(), start + len(text) - len(text.lstrip()), "whole", False)
     if len(whole.text) < 400 and (letters := read_choice(whole.text, options, False, multi)):
         return letters, whole
+    separate = re.fullmatch(r"\W*([A-J])(?:[\s,]+([A-J]))+\W*", text)
+    if separate:
+        return frozenset(re.findall(r"[A-J]", text)), whole
     listed = _STRICT_HEAD.findall(text)
     heads = {next(x for x in group if x) for group in listed} & set(options.letters)
     for place in closing:
         match = _STRICT_HEAD.match(place.text)
         if match and len(heads) == 1:
             return frozenset(heads), place
+    if len(heads) > 1:
+        closing = [place for place in closing if not _STRICT_HEAD.match(place.text)]
     for place in closing:
         line = place.text
         for part in [*reversed(bold(line)), line, _last_sentence(line)]:
@@ -227,6 +284,12 @@ def _from_prose(
     inferred = _polar(text, options)
     if inferred is not None:
         return inferred, whole
+    for place in closing:
+        sentences = dict.fromkeys((_last_sentence(place.text), place.text))
+        for sentence in sentences:
+            meant = answered_by(sentence, question, options) or told_apart(sentence, options)
+            if meant:
+                return meant, place
     return None, whole
 
 

@@ -16,7 +16,8 @@ from ares_eval.verify.algebra.nodes import Node, TooLarge, Unreadable, contains,
 from ares_eval.verify.algebra.parser import parse
 from ares_eval.verify.algebra.structures import named, same
 from ares_eval.verify.decision import Algebra, Decision, Outcome
-from ares_eval.verify.normalise import bare_maths, string_key, trimmed, unwrap, words_key
+from ares_eval.verify.extract import boxes, neighbouring_boxes
+from ares_eval.verify.normalise import ascii_maths, bare_maths, string_key, trimmed, unwrap, words_key
 from ares_eval.verify.rounding import approximates, rounded
 from ares_eval.verify.units import parse_unit, same_dimension
 
@@ -27,7 +28,7 @@ _PARAMETER = re.compile(r"integer|mathbb|\bany\b|\ball\b|arbitrary|constant|para
 
 def compare_formula(kind: str, answer: str, reference: str, policy: Mapping[str, Any]) -> Outcome:
     """Decide whether two formulas or structures are the same, or ask algebra."""
-    answer, reference = trimmed(answer), trimmed(reference)
+    answer, reference = trimmed(ascii_maths(answer)), trimmed(cleaned_reference(reference))
     if (key := string_key(answer)) and key == string_key(reference):
         return Decision(True, f"{kind}:string", normalised=(key, key))
     if len(answer) > MAX_ANSWER or len(reference) > MAX_ANSWER:
@@ -47,6 +48,19 @@ def compare_formula(kind: str, answer: str, reference: str, policy: Mapping[str,
     if result is None:
         return Algebra(kind, answer, reference, policy.get("digits"))
     return Decision(result, f"{kind}:points", normalised=(bare_maths(answer), bare_maths(reference)))
+
+
+def cleaned_reference(reference: str) -> str:
+    """A reference as datasets spell it: the content of its boxes where it has any, doubled backslashes undoubled."""
+    if "\\\\boxed" in reference:
+        reference = reference.replace("\\\\", "\\")
+    reference = ascii_maths(reference)
+    if "boxed" not in reference:
+        return reference
+    found = boxes(reference, 0, len(reference))
+    if not found:
+        return reference
+    return (neighbouring_boxes(found[-1], reference) or found[-1]).text
 
 
 def _compare(stated: Node, wanted: Node, answer: str, reference: str, policy: Mapping[str, Any]) -> bool | None:
@@ -151,6 +165,10 @@ def _dropped(node: Node, names: frozenset[str]) -> Node:
 
 def _renamed(stated: Node, wanted: Node, parametric: bool) -> Node | None:
     """The answer with its symbols renamed to the reference's: letter case, arguments of functions, parameters."""
+    one, other = named(stated), named(wanted)
+    if (one.label is None) != (other.label is None):
+        renamed = _renamed(one.value, other.value, parametric) if one.label or other.label else None
+        return renamed
     ours, theirs = symbols(stated), symbols(wanted)
     extra, missing = ours - theirs, theirs - ours
     if not extra or len(extra) != len(missing):

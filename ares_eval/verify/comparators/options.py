@@ -6,6 +6,10 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ares_eval.verify.algebra.evaluation import Undefined
+from ares_eval.verify.algebra.nodes import TooLarge, Unreadable
+from ares_eval.verify.algebra.parser import parse
+from ares_eval.verify.algebra.structures import same
 from ares_eval.verify.normalise import string_key, trimmed, words_key
 from ares_eval.verify.quantity import parse_quantity, quantities_in
 
@@ -38,7 +42,7 @@ def options_of(choices: tuple[str, ...]) -> Options:
     return Options(
         choices,
         tuple(string_key(c).lower() for c in choices),
-        tuple(words_key(c) for c in choices),
+        tuple(re.sub(r"^(?:the|an?) ", "", words_key(c, articles=True)) for c in choices),
         bool(choices) and labels,
     )
 
@@ -58,11 +62,32 @@ def named_exactly(text: str, options: Options) -> frozenset[str]:
         return frozenset()
     found = [i for i, k in enumerate(options.keys) if k == key]
     if not found:
-        words = words_key(text)
+        words = re.sub(r"^(?:the|an?) ", "", words_key(text, articles=True))
         found = [i for i, k in enumerate(options.words) if k and k == words]
     if not found:
         found = _by_value(text, options)
+    if not found and _MATHS.search(text):
+        found = [i for i, option in enumerate(options.texts) if same_formula(text, option)]
     return frozenset(LETTERS[i] for i in found)
+
+
+_MATHS = re.compile(r"[\\^_/]|\d\s*[+*-]|[√π]")
+
+
+def same_formula(text: str, option: str) -> bool | None:
+    """Whether two formulas are the same; None where they cannot be compared here."""
+    try:
+        return same(parse(text), parse(option))
+    except (Unreadable, TooLarge, Undefined):
+        return None
+
+
+def excluded(text: str, options: Options) -> bool:
+    """Whether a text is mathematics and certainly none of the options."""
+    return bool(options.texts) and all(
+        same_formula(text, option) is False or (parse_quantity(text) is not None and not _MATHS.search(option))
+        for option in options.texts
+    )
 
 
 def _by_value(text: str, options: Options) -> list[int]:
@@ -85,7 +110,7 @@ def mentioned(text: str, options: Options) -> list[tuple[int, str]]:
     """(position, letter) of options whose words occur in a text and are not negated there; the longest text wins."""
     if options.labels_only or not options.texts:
         return []
-    words = " " + words_key(text) + " "
+    words = " " + words_key(text, articles=True) + " "
     taken: list[tuple[int, int]] = []
     found: list[tuple[int, str]] = []
     for index in sorted(range(len(options.words)), key=lambda i: -len(options.words[i])):

@@ -7,8 +7,48 @@ import re
 from ares_eval.verify.decision import Decision
 from ares_eval.verify.normalise import trimmed, words_key
 
-_YES = frozenset(["yes", "true", "yeah", "yep", "correct", "right", "是", "对", "正确", "是的", "oui", "si", "sí", "ja", "да", "예", "네", "はい"])
-_NO = frozenset(["no", "false", "nope", "incorrect", "wrong", "not", "否", "不", "不是", "错", "错误", "non", "nein", "нет", "아니오", "いいえ"])
+_YES = frozenset(
+    [
+        "yes",
+        "true",
+        "yeah",
+        "yep",
+        "correct",
+        "right",
+        "是",
+        "对",
+        "正确",
+        "是的",
+        "oui",
+        "si",
+        "sí",
+        "ja",
+        "да",
+        "예",
+        "네",
+        "はい",
+    ]
+)
+_NO = frozenset(
+    [
+        "no",
+        "false",
+        "nope",
+        "incorrect",
+        "wrong",
+        "not",
+        "否",
+        "不",
+        "不是",
+        "错",
+        "错误",
+        "non",
+        "nein",
+        "нет",
+        "아니오",
+        "いいえ",
+    ]
+)
 _WORD = re.compile(r"\b(yes|no|true|false|yeah|nope|correct|incorrect)\b|(是的|不是|正确|错误|是|否|对|错)", re.I)
 
 
