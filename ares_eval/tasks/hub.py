@@ -6,13 +6,17 @@ stands between us and the rows becomes one DataUnavailable with its mend; a toke
 
 from __future__ import annotations
 
+import functools
 import os
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ares_eval.tasks.arrow import ArrowTable
+from ares_eval.tasks.availability import in_cache, offline
 from ares_eval.tasks.definition import Definition, HubLayout
 from ares_eval.tasks.errors import DataUnavailable
 from ares_eval.tasks.sources import Source, choose_splits, described
@@ -25,6 +29,9 @@ def hub_source(definition: Definition, dataset_dir: Path | None, cache_dir: Path
     if hub is None:
         raise DataUnavailable(definition.name, "it is on no hub", "give --dataset-dir a folder that has it")
     name, looked = definition.name, f"nothing for it in {dataset_dir}; " if dataset_dir is not None else ""
+    unreachable = None if offline() or in_cache(hub.path) else _unreachable(endpoint())
+    if unreachable is not None:
+        raise DataUnavailable(name, f"{looked}{hub.path} from {shown_endpoint()}: {unreachable}", _mend(name, _NETWORK))
     import datasets
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -42,11 +49,13 @@ def hub_source(definition: Definition, dataset_dir: Path | None, cache_dir: Path
         splits = choose_splits(definition, there.__contains__)
         if splits is None:
             wanted = ", ".join(definition.variants or definition.splits)
-            raise DataUnavailable(name, f"{hub.path} has no split {wanted}, only {', '.join(sorted(there))}", _LOCAL)
+            raise DataUnavailable(
+                name, f"{hub.path} has no split {wanted}, only {', '.join(sorted(there))}", _mend(name)
+            )
         tables = tuple(HubTable(builder.as_dataset(split=split), hub, split) for split in splits)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError, transport) as error:
         cause, mend = _told(error, hub)
-        raise DataUnavailable(name, looked + cause, mend.replace("NAME", name)) from error
+        raise DataUnavailable(name, looked + cause, _mend(name, mend)) from error
     return Source(
         name,
         "hub",
@@ -97,25 +106,59 @@ class HubTable(ArrowTable):
         return Picture(path, Path(path).read_bytes)
 
 
-_LOCAL = "put it into --dataset-dir as DIR/NAME/ (`ares-eval show NAME` tells the layouts)"
+_NETWORK = "check the network and HF_ENDPOINT"
+
+
+def _mend(name: str, first: str = "") -> str:
+    local = f"put it into --dataset-dir as DIR/{name}/ (`ares-eval show {name}` tells the layouts)"
+    return f"{first}, or {local}" if first else local
 
 
 def _told(error: Exception, hub: HubLayout) -> tuple[str, str]:
     """Cause and mend in the reader's terms."""
-    from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled
+    from huggingface_hub.errors import GatedRepoError
 
     chain = _chain(error)
-    words = " ".join(str(one) for one in chain)
-    token = "set HF_TOKEN" if not _has_token() else "ask for access with the account of HF_TOKEN"
-    if any(isinstance(one, GatedRepoError) for one in chain) or "gated" in words:
-        return f"{hub.path} is gated", f"accept its terms on the hub and {token}, or {_LOCAL}"
-    if any(isinstance(one, OfflineModeIsEnabled) for one in chain) or _offline():
-        return f"{hub.path} is not in the hub's cache and HF_HUB_OFFLINE is set", f"unset it, or {_LOCAL}"
+    token = "ask for access with the account of HF_TOKEN" if os.environ.get("HF_TOKEN") else "set HF_TOKEN"
+    if any(isinstance(one, GatedRepoError) or "gated dataset" in str(one) for one in chain):
+        return f"{hub.path} is gated", f"accept its terms on the hub and {token}"
+    if offline():
+        return f"{hub.path} is not in the hub's cache and HF_HUB_OFFLINE is set", "unset it"
     if any(type(one).__name__ in ("RepositoryNotFoundError", "DatasetNotFoundError") for one in chain):
-        return f"the hub has no dataset {hub.path} for you (absent, or private)", f"{token}, or {_LOCAL}"
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").split("@")[-1]
-    first = str(chain[-1]).strip().splitlines() or [type(error).__name__]
-    return f"{hub.path} from {endpoint}: {first[0][:200]}", f"check the network and HF_ENDPOINT, or {_LOCAL}"
+        return f"the hub has no dataset {hub.path} for you (absent, or private)", token
+    first = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{hub.path} from {shown_endpoint()}: {first[0][:200]}", _NETWORK
+
+
+def endpoint() -> str:
+    """The hub's address."""
+    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+
+
+def shown_endpoint() -> str:
+    """The hub's address without any password that is part of it."""
+    scheme, _, rest = endpoint().rpartition("://")
+    return f"{scheme}://{rest.rsplit('@', 1)[-1]}"
+
+
+@functools.lru_cache(maxsize=4)
+def _unreachable(url: str) -> str | None:
+    """Why no connection can be made, asked once: the hub's own client would retry for half a minute per dataset.
+
+    None where there is one, or where a proxy stands between and only the client can tell.
+    """
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY")):
+        return None
+    parts = urlsplit(url)
+    try:
+        port = parts.port or (80 if parts.scheme == "http" else 443)
+        with socket.create_connection((parts.hostname or "", port), timeout=_PROBE_SECONDS):
+            return None
+    except (OSError, ValueError) as error:
+        return f"cannot be reached ({error})"
+
+
+_PROBE_SECONDS = 10.0
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -126,11 +169,3 @@ def _chain(error: BaseException) -> list[BaseException]:
         chain.append(current)
         current = current.__cause__ or current.__context__
     return chain
-
-
-def _has_token() -> bool:
-    return bool(os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN"))
-
-
-def _offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
