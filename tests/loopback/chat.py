@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tests.loopback import logprobs
-from tests.loopback.text import joined
+from tests.loopback.text import BLOCK, joined
 
 CREATED = 1_760_000_000
 
@@ -127,12 +127,14 @@ def chunks(form: Form, choices: list[Choice], include_usage: bool) -> Iterator[t
 
     for number, choice in enumerate(choices):
         yield delta(number, {"role": "assistant", "content": ""}), 0
-        for field, tokens in _segments(form, choice):
-            for piece in groups(tokens, form.chunk_tokens):
-                entries = b""
-                if form.logprobs:
-                    entries = logprobs.content(piece, form.key, form.dialect, form.top, form.token_ids)
+        for field, segment in _segments(form, choice):
+            made = logprobs.positions(segment, form.key) if form.logprobs and _has_entries(form, field) else []
+            at = 0
+            for piece in groups(segment, form.chunk_tokens):
+                part = made[at : at + len(piece)]
+                entries = logprobs.render(part, form.dialect, form.top, form.token_ids) if part else b""
                 yield delta(number, {field: joined(list(piece))}, entries=entries), len(piece)
+                at += len(piece)
         last = b""
         if form.logprobs and choice.finish_reason == "stop":
             last = logprobs.end_entry(form.dialect, form.top)
@@ -159,10 +161,17 @@ def groups(tokens: tuple[bytes, ...], size: int) -> Iterator[tuple[bytes, ...]]:
 
 
 def _segments(form: Form, choice: Choice) -> Iterator[tuple[str, tuple[bytes, ...]]]:
-    """What is sent under which name of the delta or message."""
+    """What is sent under which name of the delta or message, block by block: a block's entries come from a cache."""
     if choice.reasoning:
         yield "content" if form.reasoning == "think" else form.reasoning, choice.reasoning
-    yield "content", (*choice.filler, *choice.tail)
+    for start in range(0, len(choice.filler), BLOCK):
+        yield "content", choice.filler[start : start + BLOCK]
+    yield "content", choice.tail
+
+
+def _has_entries(form: Form, field: str) -> bool:
+    """OpenAI gives log-probs of the content only; the others of all that was generated."""
+    return field == "content" or form.dialect != "openai"
 
 
 def _head(form: Form, kind: str) -> dict[str, Any]:
@@ -182,8 +191,11 @@ def _choice(form: Form, number: int, choice: Choice) -> dict[str, Any]:
         message |= {"refusal": None, "annotations": []}
     entries = None
     if form.logprobs and not (form.dialect == "llamacpp" and form.top == 0):
-        parts = [logprobs.content(segment, form.key, form.dialect, form.top, form.token_ids)
-                 for segment in _entry_segments(form, choice)]  # fmt: skip
+        parts = [
+            logprobs.content(segment, form.key, form.dialect, form.top, form.token_ids)
+            for field, segment in _segments(form, choice)
+            if _has_entries(form, field)
+        ]
         if choice.finish_reason == "stop":
             parts.append(logprobs.end_entry(form.dialect, form.top))
         entries = {"content": msgspec.Raw(b"[" + b",".join(part for part in parts if part) + b"]")}
@@ -193,18 +205,9 @@ def _choice(form: Form, number: int, choice: Choice) -> dict[str, Any]:
         ids = [logprobs.token_id(token) for token in tokens]
         made["token_ids" if form.dialect == "vllm" else "output_ids"] = ids
     if form.return_logprob and form.dialect == "lmdeploy":
-        segments = [choice.reasoning, choice.filler, choice.tail]
         made["output_token_logprobs"] = [
             (each.chosen, logprobs.token_id(each.token))
-            for segment in segments
+            for _, segment in _segments(form, choice)
             for each in logprobs.positions(segment, form.key)
         ]
     return made
-
-
-def _entry_segments(form: Form, choice: Choice) -> list[tuple[bytes, ...]]:
-    """Tokens that have log-probs: all that were generated, reasoning first. OpenAI shows those of the content only."""
-    segments = [choice.filler, choice.tail]
-    if choice.reasoning and (form.dialect != "openai" or form.reasoning == "think"):
-        return [choice.reasoning, *segments]
-    return segments

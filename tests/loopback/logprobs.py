@@ -21,7 +21,7 @@ ROUNDING = 1e6
 """Log-probs have six decimals."""
 # Alternatives: whole words, and pieces of characters as byte-level vocabularies have them.
 HALVES = ("é".encode(), "∠".encode()[:2], "∠".encode()[2:], "😀".encode()[:2])
-_ENTIRE = (*WORDS, *(word.strip() for word in WORDS), *(f" {number}" for number in range(200)), "\n", ".", ",")
+_ENTIRE = (*WORDS, *(word.strip() for word in WORDS), *(str(number) for number in range(200)), "\n", ".", ",")
 VOCABULARY = (*(word.encode() for word in _ENTIRE), *HALVES)
 # Rank of the sampled token and its share; the last lies outside any top 20.
 RANKS = ((0, 0.85), (1, 0.10), (3, 0.03), (60, 0.02))
@@ -115,15 +115,19 @@ def token_id(token: bytes) -> int:
     return int.from_bytes(digest(token.hex())[:2], "big")
 
 
-@lru_cache(maxsize=512)
-def content(tokens: tuple[bytes, ...], key: str, dialect: str, k: int | None, ids: bool = False) -> bytes:
-    """The entries of ``logprobs.content`` for these tokens as JSON, without the brackets.
+def render(made: Sequence[Position], dialect: str, k: int | None, ids: bool = False) -> bytes:
+    """The entries of ``logprobs.content`` as JSON, without the brackets.
 
     ``k`` None: the request did not say how many. ``ids``: vLLM's return_tokens_as_token_ids.
     """
     write = {"openai": _openai, "vllm": _vllm, "llamacpp": _llamacpp, "lmdeploy": _lmdeploy}[dialect]
-    entries = write(positions(tokens, key), k, ids)
-    return json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()[1:-1]
+    return json.dumps(write(made, k, ids), separators=(",", ":"), ensure_ascii=False).encode()[1:-1]
+
+
+@lru_cache(maxsize=512)
+def content(tokens: tuple[bytes, ...], key: str, dialect: str, k: int | None, ids: bool = False) -> bytes:
+    """`render` for a segment of text, made once."""
+    return render(positions(tokens, key), dialect, k, ids)
 
 
 def end_entry(dialect: str, k: int | None) -> bytes:
@@ -143,7 +147,7 @@ def end_entry(dialect: str, k: int | None) -> bytes:
     return json.dumps(entry, separators=(",", ":")).encode()
 
 
-def _openai(made: list[Position], k: int | None, ids: bool) -> list[dict]:
+def _openai(made: Sequence[Position], k: int | None, ids: bool) -> list[dict]:
     return [
         {
             "token": shown(each.token),
@@ -157,7 +161,7 @@ def _openai(made: list[Position], k: int | None, ids: bool) -> list[dict]:
     ]
 
 
-def _vllm(made: list[Position], k: int | None, ids: bool) -> list[dict]:
+def _vllm(made: Sequence[Position], k: int | None, ids: bool) -> list[dict]:
     """The sampled token comes first; outside the top k it takes the k-th's place. Half characters have no text."""
 
     def entry(token: bytes, logprob: float) -> dict:
@@ -184,7 +188,7 @@ def _vllm(made: list[Position], k: int | None, ids: bool) -> list[dict]:
     return entries
 
 
-def _llamacpp(made: list[Position], k: int | None, ids: bool) -> list[dict]:
+def _llamacpp(made: Sequence[Position], k: int | None, ids: bool) -> list[dict]:
     """Pieces of one character are one entry; the sampled token is listed only where it is in the top k."""
 
     def entry(token: bytes, logprob: float, whole: bytes) -> dict:
@@ -211,7 +215,7 @@ def _llamacpp(made: list[Position], k: int | None, ids: bool) -> list[dict]:
     return entries
 
 
-def _lmdeploy(made: list[Position], k: int | None, ids: bool) -> list[dict]:
+def _lmdeploy(made: Sequence[Position], k: int | None, ids: bool) -> list[dict]:
     """Raw vocabulary pieces, bytes of those pieces' letters; the sampled token is left out of the alternatives."""
 
     def entry(token: bytes, logprob: float) -> dict:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.loopback.options import Options
-from tests.loopback.text import VARIANTS, filler, tokenise, unit
+from tests.loopback.text import BLOCKS, filler, tokenise, unit
 
 ARITHMETIC = re.compile(r"(-?\d+) ?([-+*×]) ?(-?\d+)")
 ANCHOR = 24
@@ -97,7 +97,7 @@ class Model:
         else:
             tail = tokenise(" " + options.answer_format.format(answer=self.answer(prompt, draw)))
             length = max(0, options.tokens - len(tail))
-        variant = int(unit(options.seed, "filler", prompt, draw) * VARIANTS)
+        variant = int(unit(options.seed, "filler", prompt, draw) * BLOCKS)
         thought = filler(options.reasoning_length, variant) if options.reasoning != "none" else ()
         if options.reasoning == "think":
             thought = (b"<think>", b"\n", *thought, b"\n", b"</think>", b"\n\n")

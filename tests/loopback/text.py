@@ -7,6 +7,7 @@ split in two pieces, as byte-level vocabularies do, so that decoders meet half c
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import re
 from functools import lru_cache
@@ -21,8 +22,9 @@ WORDS = (
     " too", " which", " leaves", " us", " with", " less", " to", " check", " before", " going", " on", " let", " me",
     " think", " about", " how", " these", " relate", " because", " both", " sides", " grow",
 )  # fmt: skip
-VARIANTS = 4
-"""Number of different fillers of one length: few, so that their log-probs are made only once."""
+BLOCK = 64
+BLOCKS = 16
+"""Filler is made of few blocks, so that their log-probs are made only once."""
 
 
 def digest(*parts: object) -> bytes:
@@ -57,12 +59,19 @@ def count(text: str) -> int:
     return max(1, len(text) // 4)
 
 
-@lru_cache(maxsize=256)
-def filler(length: int, variant: int) -> tuple[bytes, ...]:
-    """Prose of exactly ``length`` tokens."""
-    chance = random.Random(f"{length} {variant}")
+@lru_cache(maxsize=BLOCKS)
+def block(number: int) -> tuple[bytes, ...]:
+    """Prose of exactly BLOCK tokens."""
+    chance = random.Random(number)
     tokens: list[bytes] = []
-    while len(tokens) < length:
+    while len(tokens) < BLOCK:
         tokens += [word.encode() for word in chance.choices(WORDS, k=chance.randint(6, 14))]
         tokens.append(b".")
-    return tuple(tokens[:length])
+    return tuple(tokens[:BLOCK])
+
+
+@lru_cache(maxsize=256)
+def filler(length: int, variant: int) -> tuple[bytes, ...]:
+    """Prose of exactly ``length`` tokens, made of blocks."""
+    blocks = (block((variant + number) % BLOCKS) for number in range(-(-length // BLOCK)))
+    return tuple(itertools.chain.from_iterable(blocks))[:length]
