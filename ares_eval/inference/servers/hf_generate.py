@@ -84,10 +84,11 @@ def generate(
     chat: ChatModel,
     inputs: Mapping[str, Any],
     sampling: Sampling,
-    on_token: Callable[[int, str], None],
+    on_token: Callable[[int, str, Token], None],
     cancelled: threading.Event,
 ) -> list[Draw]:
-    """All draws of one prompt, side by side in one batch. ``on_token(draw, text)`` is called as texts grow.
+    """All draws of one prompt, side by side in one batch. ``on_token(draw, text, token)`` is called
+    for every token, with the text that may go out by then.
 
     ``inputs`` come from ``ChatModel.encode``. Raises Cancelled soon after ``cancelled`` is set.
     """
@@ -105,10 +106,10 @@ def generate(
                 raise Cancelled
             chosen = torch.full_like(scores, -torch.inf)
             for number, row in enumerate(rows):
-                text = "" if row.draw.finish else row.step(scores[number])
+                if row.draw.finish is None:
+                    text = row.step(scores[number])
+                    on_token(number, text, row.draw.tokens[-1])
                 chosen[number, row.last] = 0.0
-                if text:
-                    on_token(number, text)
             return chosen
 
     class Finished(StoppingCriteria):  # type: ignore[misc]

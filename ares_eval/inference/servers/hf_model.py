@@ -7,6 +7,7 @@ put together without its video half.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -102,11 +103,7 @@ def load_processor(name: str) -> Any:
         return transformers.AutoProcessor.from_pretrained(name)
     pictures = transformers.AutoImageProcessor.from_pretrained(name)
     tokenizer = transformers.AutoTokenizer.from_pretrained(name)
-    settings, _ = transformers.ImageProcessingMixin.get_image_processor_dict(name)
-    class_name = settings.get("processor_class") or tokenizer.init_kwargs.get("processor_class")
-    if class_name is None:
-        raise ValueError(f"{name}: neither the picture processor nor the tokenizer names its processor_class")
-    base = getattr(transformers, class_name)
+    base = getattr(transformers, _processor_class(name, tokenizer))
 
     class WithoutVideo(base):  # type: ignore[misc, valid-type]
         """``base`` that takes None for its video processor."""
@@ -117,6 +114,23 @@ def load_processor(name: str) -> Any:
     parts = {"image_processor": pictures, "tokenizer": tokenizer}
     wanted = base.get_attributes() if hasattr(base, "get_attributes") else base.attributes
     return WithoutVideo(**{part: parts.get(part) for part in wanted}, chat_template=tokenizer.chat_template)
+
+
+def _processor_class(name: str, tokenizer: Any) -> str:
+    """The class's name from preprocessor_config.json, processor_config.json or tokenizer_config.json."""
+    import transformers
+
+    found: list[Any] = [tokenizer.init_kwargs.get("processor_class")]
+    for owner, reader in (
+        (transformers.ImageProcessingMixin, "get_image_processor_dict"),
+        (transformers.ProcessorMixin, "get_processor_dict"),
+    ):
+        with contextlib.suppress(OSError):
+            found.append(getattr(owner, reader)(name)[0].get("processor_class"))
+    for class_name in found:
+        if isinstance(class_name, str) and class_name.endswith("Processor"):
+            return class_name
+    raise ValueError(f"{name}: neither its picture processor nor its tokenizer names a processor_class")
 
 
 def _ends(value: int | Sequence[int] | None) -> frozenset[int]:

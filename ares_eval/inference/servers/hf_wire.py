@@ -26,7 +26,9 @@ MAX_STOPS = 16
 MAX_PIXELS = 50_000_000
 """A decoded picture takes 3 bytes a pixel; what is larger than this is refused before it is decoded."""
 
-HARMLESS = frozenset({"model", "messages", "user", "metadata", "store", "stream", "stream_options", "n", "service_tier"})
+HARMLESS = frozenset(
+    {"model", "messages", "user", "metadata", "store", "stream", "stream_options", "n", "service_tier"}
+)
 NEUTRAL = {"presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1, "min_p": 0, "logit_bias": {}}
 """Parameters that are taken where they change nothing."""
 
@@ -204,18 +206,22 @@ def choice(number: int, draw: Draw, names: Mapping[int, str] | None) -> dict[str
 
 
 def entry(token: Token, names: Mapping[int, str]) -> dict[str, Any]:
-    """An entry of ``logprobs.content``: the token's text as it adds to the answer, and the alternatives' own texts."""
+    """An entry of ``logprobs.content``: the token's text as it adds to the answer, and the others' own texts.
+
+    The sampled token is spelt the same among the alternatives, so that a reader can tell which of them it is.
+    """
     return {
         "id": token.id,
         "token": token.text,
         "bytes": list(token.text.encode()),
         "logprob": token.logprob,
         "entropy": token.entropy,
-        "top_logprobs": [
-            {"id": id, "token": names[id], "bytes": list(names[id].encode()), "logprob": logprob}
-            for id, logprob in token.top
-        ],
+        "top_logprobs": [_alternative(id, token.text if id == token.id else names[id], p) for id, p in token.top],
     }
+
+
+def _alternative(number: int, text: str, logprob: float) -> dict[str, Any]:
+    return {"id": number, "token": text, "bytes": list(text.encode()), "logprob": logprob}
 
 
 def usage(prompt: int, draws: Sequence[Draw]) -> dict[str, int]:
