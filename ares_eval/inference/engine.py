@@ -437,7 +437,8 @@ class Engine:
                 self.changes = changes
                 self._note(f"{self.model}: {', '.join(changes.describe())} ({fault.message})")
                 return True
-        fitting = parameters.fit_max_tokens(fault, job.sampling)
+        prompt_tokens = parameters.estimate_prompt_tokens(job.request.messages)
+        fitting = parameters.fit_max_tokens(fault, job.sampling, prompt_tokens=prompt_tokens)
         if fitting is not None:
             job.sampling = replace(job.sampling, max_tokens=fitting)
             self.lowered[job.request.key] = fitting

@@ -85,6 +85,8 @@ class SseReply:
             self._started = True
         if line.startswith(b"data:"):
             self._data.append(line[5:].removeprefix(b" "))
+        elif line.startswith(b"error:"):  # llama.cpp's field of its own
+            self._event(b'{"error":' + line[6:] + b"}", [line])
         elif not line and self._data:
             data, self._data = self._data, []
             self._event(b"\n".join(data), data)

@@ -95,6 +95,8 @@ class AiohttpTransport:
             raise TransportError("connect", "the server did not accept a connection in time") from None
         except TimeoutError as error:
             raise TransportError("timeout", self._late(error)) from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise TransportError("connect", f"the certificate is not trusted: {error.certificate_error}") from None
         except aiohttp.ClientConnectorError as error:
             raise TransportError("connect", f"cannot connect: {error.strerror or type(error).__name__}") from None
         except aiohttp.ClientHttpProxyError as error:

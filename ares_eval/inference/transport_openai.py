@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -57,6 +58,7 @@ class OpenAITransport:
         azure = environ.get("AZURE_OPENAI_ENDPOINT") if environ.get("OPENAI_API_VERSION") else None
         headers: dict[str, Any] = {"User-Agent": USER_AGENT, **endpoint.headers}
         self._without_key = {} if azure or endpoint.api_key else {"Authorization": openai.Omit()}
+        own_store = environ.get("SSL_CERT_FILE") or environ.get("SSL_CERT_DIR")
         shared: dict[str, Any] = {
             "max_retries": 0,
             "default_headers": headers,
@@ -65,6 +67,7 @@ class OpenAITransport:
                 limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
                 follow_redirects=False,
                 trust_env=False,
+                verify=ssl.create_default_context() if own_store else True,
                 proxy=environment_proxy(azure or endpoint.base_url),
             ),
         }
@@ -127,7 +130,7 @@ class OpenAITransport:
         if isinstance(error, httpx.TimeoutException):
             return TransportError("timeout", f"no byte came for {self._timeout:g} s")
         if isinstance(error, httpx.ConnectError | httpx.ProxyError):
-            return TransportError("connect", f"cannot connect: {type(error).__name__}")
+            return TransportError("connect", f"cannot connect: {str(error) or type(error).__name__}")
         return TransportError("read", f"the connection failed: {type(error).__name__}")
 
     async def close(self) -> None:

@@ -19,6 +19,9 @@ from ares_eval.types import Reply, Sampling, Usage, WireMessage
 CHARACTERS_PER_TOKEN = 4
 """For counts that the server does not give; such counts are marked as estimated."""
 
+MOST_TOKENS = 2**18
+"""Longest trace of a reply; no model writes as much, and arrays of a hostile one would fill the memory."""
+
 THINK, END_THINK = "<think>", "</think>"
 
 FAULTY_ENDS = frozenset({"error", "abort", "parse_error"})
@@ -246,6 +249,8 @@ def assemble(
         reasoning, text = split_thinking(content)
     trace = None
     if logprobs > 0:
+        if tokens and len(tokens) > MOST_TOKENS:
+            raise Malformed(f"log-probs of {len(tokens)} tokens")
         if tokens:
             trace = token_trace(
                 tokens, text=content or reasoning, finish_reason=finish_reason, asked=logprobs, vocabulary=vocabulary

@@ -156,6 +156,11 @@ def test_error_inside_the_stream(error):
         replied(sse([chunk({"content": "half"}), error]))
 
 
+def test_error_field_of_llama_cpp():
+    with pytest.raises(ServerSaidError, match="out of memory"):
+        replied(sse([chunk({"content": "half"})], done=False) + b'error: {"code": 500, "message": "out of memory"}\n\n')
+
+
 def test_abort_is_a_fault():
     with pytest.raises(Malformed, match="abort"):
         replied(sse([chunk({"content": "half"}), chunk({}, "abort")]), logprobs=0)
