@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PICTURES_UNTOUCHED = ("--min-pixels", "1", "--max-pixels", "100000000")
+PROBES = 2
+"""Requests that ares-eval may send beyond the samples, to see what the server can do."""
 FAULTS = ("429=0.10", "500=0.05", "reset=0.02", "empty=0.01", "malformed=0.01")
 
 
@@ -45,7 +47,7 @@ class Workload:
 WORKLOADS = (
     Workload(
         "text", "2,000 questions, 50 ms, 64 in flight", 2000, 64, {"latency": 0.05},
-        {"wall": 2.5, "cpu": 0.8, "memory": 100, "requests": 1.0}, ideal=1.6, floor=True,
+        {"wall": 2.5, "cpu": 0.8, "memory": 100, "wasted": PROBES}, ideal=1.6, floor=True,
     ),
     Workload(
         "replay", "the same from the cache", 2000, 64, {"latency": 0.05},
@@ -53,27 +55,27 @@ WORKLOADS = (
     ),
     Workload(
         "text-slow", "4,000 questions, 500 ms, 256 in flight", 4000, 256, {"latency": 0.5},
-        {"wall": 9.0, "requests": 1.0}, ideal=8.0, floor=True,
+        {"wall": 9.0, "wasted": PROBES}, ideal=8.0, floor=True,
     ),
     Workload(
         "pictures", "300 pictures untouched, 32 in flight", 300, 32, {"latency": 0.05},
-        {"wall": 1.2, "cpu": 2.5, "requests": 1.0}, PICTURES_UNTOUCHED, pictures=True, ideal=0.5, floor=True,
+        {"wall": 1.2, "cpu": 2.5, "wasted": PROBES}, PICTURES_UNTOUCHED, pictures=True, ideal=0.5, floor=True,
     ),
     Workload(
         "pictures-many", "3,000 pictures untouched", 3000, 32, {"latency": 0.05},
-        {"cpu": 2.5, "requests": 1.0}, PICTURES_UNTOUCHED, pictures=True, ideal=4.7, beside="pictures", larger=30,
+        {"cpu": 2.5, "wasted": PROBES}, PICTURES_UNTOUCHED, pictures=True, ideal=4.7, beside="pictures", larger=30,
     ),
     Workload(
         "resized", "300 pictures, default limits", 300, 32, {"latency": 0.05},
-        {"wall": 5.5, "cpu": 32, "requests": 1.0}, pictures=True, ideal=0.5,
+        {"wall": 5.5, "cpu": 32, "wasted": PROBES}, pictures=True, ideal=0.5,
     ),
     Workload(
         "resized-many", "3,000 pictures, default limits", 3000, 32, {"latency": 0.05},
-        {"cpu": 32, "requests": 1.0}, pictures=True, ideal=4.7, beside="resized", larger=30,
+        {"cpu": 32, "wasted": PROBES}, pictures=True, ideal=4.7, beside="resized", larger=30,
     ),
     Workload(
         "logprobs", "100 replies of 2.4 MB, 16 in flight", 100, 16,
-        {"latency": 0.05, "tokens": 2048}, {"wall": 3.0, "cpu": 20, "requests": 1.0},
+        {"latency": 0.05, "tokens": 2048}, {"wall": 3.0, "cpu": 20, "wasted": PROBES},
         ("--logprobs", "20"), ideal=0.35, floor=True, logprobs=20,
     ),
     Workload(
@@ -83,7 +85,7 @@ WORKLOADS = (
     ),
     Workload(
         "no-faults", "1,000 questions, 50 ms, 64 in flight", 1000, 64, {"latency": 0.05},
-        {"requests": 1.0}, ("--timeout", "5", "--max-retries", "8"), ideal=0.8,
+        {"wasted": PROBES}, ("--timeout", "5", "--max-retries", "8"), ideal=0.8,
     ),
     Workload(
         "faults", "the same, 429 500 reset empty malformed hang", 1000, 64,
