@@ -92,7 +92,7 @@ def probe(endpoint: Endpoint, model: str | None = None) -> ServerProbe:
         # Some tokens more than one, so that a reasoning model shows the field it reasons in.
         first = chat.ask(max_tokens=16)
         if not first.ok:
-            return replace(found, chat=False, error=first.complaint(), refused=tuple(chat.refused))
+            return replace(found, chat=False, error=_cleaned(first.complaint(), endpoint), refused=tuple(chat.refused))
         top, raw = _logprobs(chat)
         several = chat.ask(n=2)
         seeds = [chat.ask(max_tokens=8, seed=7, temperature=1.0) for _ in range(2)]
@@ -108,7 +108,7 @@ def probe(endpoint: Endpoint, model: str | None = None) -> ServerProbe:
             refused=tuple(chat.refused),
         )
     except Unreachable as error:
-        return replace(found, chat=False, error=str(error), refused=tuple(chat.refused))
+        return replace(found, chat=False, error=_cleaned(str(error), endpoint), refused=tuple(chat.refused))
 
 
 # ---------------------------------------------------------------- questions
@@ -155,7 +155,7 @@ def _introduce(endpoint: Endpoint, model: str | None, timeout: float) -> ServerP
     try:
         listing = _ask(endpoint, f"{endpoint.base_url}/models", timeout=timeout)
     except Unreachable as error:
-        return ServerProbe(reachable=False, error=str(error))
+        return ServerProbe(reachable=False, error=_cleaned(str(error), endpoint))
     data = listing.body.get("data") if isinstance(listing.body, dict) else None
     entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
     names = tuple(str(entry.get("id"))[:200] for entry in entries[:50])
@@ -168,7 +168,7 @@ def _introduce(endpoint: Endpoint, model: str | None, timeout: float) -> ServerP
         family=family,
         version=version,
         context=_context(entry or {}),
-        error=None if listing.ok else listing.complaint(),
+        error=None if listing.ok else _cleaned(listing.complaint(), endpoint),
     )
 
 
@@ -217,6 +217,13 @@ def _logprobs(chat: _Chat) -> tuple[int | None, bool | None]:
 
 def _ask(endpoint: Endpoint, url: str, body: Any = None, *, timeout: float) -> Answer:
     return ask(url, body, api_key=endpoint.api_key, headers=endpoint.headers, timeout=timeout)
+
+
+def _cleaned(words: str, endpoint: Endpoint) -> str:
+    """A server's words without the key, which some of them repeat."""
+    for secret in endpoint.secrets():
+        words = words.replace(secret, "***")
+    return words
 
 
 def _refused(answer: Answer, names: list[str]) -> str | None:

@@ -51,6 +51,11 @@ def main(argv: Sequence[str]) -> None:
     params.n_ctx = options.slots * options.context
     params.cpuparams.n_threads = options.threads
     params.cpuparams_batch.n_threads = options.threads
+    # A parameter that a request leaves out must mean "not used", as on other servers; llama.cpp's defaults differ.
+    params.sampling.top_k = 0
+    params.sampling.top_p = 1.0
+    params.sampling.min_p = 0.0
+    params.sampling.temp = 1.0
     params.ui = False
     params.fit_params = False
     params.endpoint_metrics = True

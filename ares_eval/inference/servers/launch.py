@@ -75,7 +75,22 @@ def plan(
             notify("no llama-server on the PATH: llama.cpp's server out of the package xllamacpp is used")
             return _xllamacpp(spec.path, extra_args, name, port, announce)
         command = [program, "-m", spec.model, "--alias", name, "--host", HOST, "--port", str(port)]
-        command += ["-np", "4", "-c", "8192", *extra_args]
+        # Its own sampling defaults must not colour what a request leaves out.
+        command += [
+            "-np",
+            "4",
+            "-c",
+            "8192",
+            "--temp",
+            "1",
+            "--top-k",
+            "0",
+            "--top-p",
+            "1",
+            "--min-p",
+            "0",
+            *extra_args,
+        ]
         launch = Launch(tuple(command), name, port, environment=QUIET_OPENMP, ready_within=READY_SMALL)
         return Plan(launch, "llama.cpp", spec.path)
     if spec.kind == "hf":
