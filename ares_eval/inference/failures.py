@@ -76,6 +76,9 @@ QUOTA_CODES = frozenset(
     {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_user_quota"}
 )
 FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "responsibleaipolicyviolation"})
+PICTURE_CODES = frozenset(
+    {"invalid_image", "invalid_image_format", "invalid_image_url", "invalid_base64", "image_parse_error"}
+)
 MODEL_CODES = frozenset({"model_not_found", "deploymentnotfound", "invalid_model"})
 
 FILTERED = re.compile(r"content management policy|content filter|moderation|was flagged", re.I)
@@ -126,6 +129,8 @@ def _answer_fault(
             return permanent("picture")
         if status in (501, 505):
             return permanent("refused")
+        if status == 429 and "request too large" in raw.lower():  # more than a minute's tokens: no wait makes it fit
+            return permanent("context")
         advised = _retry_after(headers, said, raw, now) if status in (429, 503) else None
         cause = {429: "rate_limit", 408: "timeout", 504: "timeout"}.get(status, "server")
         return Fault(cause, message, retry=True, counts=advised is None, retry_after=advised, status=status)
@@ -138,15 +143,15 @@ def _answer_fault(
     context = context_limit(said, raw, codes)
     if context is not None:
         return permanent("context", context=context)
+    if codes & PICTURE_CODES or BAD_PICTURE.search(raw):
+        return permanent("picture")
+    if NO_PICTURES.search(raw):
+        return permanent("unsupported_input")
     parameter = refused_parameter(said, raw, codes)
     if parameter in ("logprobs", "top_logprobs") or "logprobs" in raw[:MESSAGE_LENGTH]:
         return permanent("no_logprobs", fatal=True, parameter=parameter)
     if parameter is not None:
         return permanent("refused", parameter=parameter)
-    if BAD_PICTURE.search(raw):
-        return permanent("picture")
-    if NO_PICTURES.search(raw):
-        return permanent("unsupported_input")
     return permanent("refused", fatal=bool(NO_MODEL.search(raw)))
 
 

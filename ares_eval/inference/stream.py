@@ -123,5 +123,5 @@ class SseReply:
                 self._refusal.append(said.refusal or "")
             if choice.logprobs is not None and choice.logprobs.content:
                 self._tokens += choice.logprobs.content
-            if choice.finish_reason is not None:
+            if choice.finish_reason:
                 self._finish_reason = choice.finish_reason

@@ -198,7 +198,7 @@ def decode_reply(body: bytes, *, logprobs: int, vocabulary: int | None) -> Reply
     return assemble(
         content=content or (said.refusal or ""),
         reasoning=said.reasoning_content or said.reasoning or thinking,
-        finish_reason=choice.finish_reason,
+        finish_reason=choice.finish_reason or None,
         usage=decoded.usage,
         tokens=choice.logprobs.content if choice.logprobs else None,
         model=decoded.model,

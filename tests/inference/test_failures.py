@@ -42,6 +42,11 @@ def test_passing_faults_are_retried(status, cause, body):
     assert fault.status == status
 
 
+def test_a_request_above_the_rate_limit_as_such_is_not_retried():
+    fault = answered(429, openai("Request too large for m on tokens per min (TPM): Limit 30000, Requested 50000."))
+    assert (fault.cause, fault.retry, fault.fatal) == ("context", False, False)
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 413, 415, 422, 302, 501])
 @pytest.mark.parametrize("body", [b"", openai("no"), lmdeploy("no", 1), b"\xff<h1>No</h1>", [], {"detail": "no"}])
 def test_permanent_faults_are_not(status, body):
@@ -182,6 +187,13 @@ def test_pictures_not_taken(status, message):
 def test_broken_pictures(status, message):
     fault = answered(status, openai(message))
     assert (fault.cause, fault.retry, fault.fatal) == ("picture", False, False)
+
+
+def test_picture_refusals_that_name_a_parameter():
+    fault = answered(400, openai("This model does not support image inputs", param="messages"))
+    assert (fault.cause, fault.parameter) == ("unsupported_input", None)
+    fault = answered(400, openai("You uploaded an unsupported image.", code="invalid_image_format"))
+    assert fault.cause == "picture"
 
 
 def test_a_proxy_that_cannot_reach_its_server_is_retried():

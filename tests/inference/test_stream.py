@@ -127,6 +127,11 @@ def test_no_done_after_a_finish_reason_is_enough():
     assert same(replied(sse(CHUNKS, done=False)), plain())
 
 
+def test_an_empty_finish_reason_is_none():
+    with pytest.raises(Malformed, match="ended before"):
+        replied(sse([chunk({"content": "4"}, "")], done=False), logprobs=0)
+
+
 def test_done_without_finish_reason_is_a_reply():
     assert replied(sse([chunk({"content": "4"})]), logprobs=0) == Reply(
         "4", usage=Usage(None, 1, None, estimated=True), model="m"
