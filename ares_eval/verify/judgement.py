@@ -13,6 +13,7 @@ from typing import Any
 
 from ares_eval.types import AnswerSpec, Verdict
 from ares_eval.verify.comparators.choice import judge_choice
+from ares_eval.verify.comparators.date import compare_date
 from ares_eval.verify.comparators.latex import compare_latex
 from ares_eval.verify.comparators.listing import compare_list
 from ares_eval.verify.comparators.multipart import compare_multipart
@@ -21,8 +22,8 @@ from ares_eval.verify.comparators.structured import compare_structured
 from ares_eval.verify.comparators.text import compare_text
 from ares_eval.verify.comparators.yesno import compare_yesno, polarity
 from ares_eval.verify.decision import Algebra, Decision, Outcome
-from ares_eval.verify.extract import Candidate, candidates, has_answer_part
-from ares_eval.verify.quantity import parse_quantity
+from ares_eval.verify.extract import Candidate, answer_range, bold, candidates, has_answer_part
+from ares_eval.verify.quantity import parse_quantity, quantities_in
 from ares_eval.verify.reading import formula_readings, number_readings
 
 
@@ -98,7 +99,7 @@ def judge(response: str, references: tuple[str, ...], spec: AnswerSpec, question
     if kind == "yesno":
         return _polar(response, references, guessed)
     if kind == "text" or kind == "date":
-        return _text(response, references, policy, kind, guessed)
+        return _text(response, references, policy, kind, guessed, question)
     if kind == "number" and question and re.search(r"percent|%|\bshare\b", question):
         policy.setdefault("percent", True)
     return _maths(response, references, policy, kind, guessed)
@@ -118,6 +119,17 @@ def _readings(response: str, kind: str, policy: dict[str, Any]) -> Iterator[Cand
     if policy.get("form") == "answer-only" and not any(p.exact for p in places):
         yield Candidate(response.strip(), 0, "answer-only", True)
         return
+    if kind == "multipart" and not any(p.exact for p in places):
+        area = answer_range(response) or (0, len(response))
+        yield Candidate(response[area[0] : area[1]].strip(), area[0], "whole", False)
+        return
+    if kind == "number" and places and places[0].rule == "last-line":
+        area = answer_range(response) or (0, len(response))
+        emphasised = {n for part in bold(response[area[0] : area[1]]) for n in quantities_in(part)}
+        if len(emphasised) == 1:
+            text = emphasised.pop()
+            yield Candidate(text, response.find(text, area[0]), "bold", False)
+            return
     for place in places:
         yield from number_readings(place) if kind == "number" else formula_readings(place, response, several)
 
@@ -141,12 +153,19 @@ def _polar(response: str, references: tuple[str, ...], guessed: bool) -> Judgeme
     return Judgement("yesno", guessed, (Decision(None, "yesno", "ambiguous"),), (place,))
 
 
-def _text(response: str, references: tuple[str, ...], policy: dict[str, Any], kind: str, guessed: bool) -> Judgement:
+def _text(
+    response: str, references: tuple[str, ...], policy: dict[str, Any], kind: str, guessed: bool, question: str | None
+) -> Judgement:
     places = candidates(response)
     if not places:
         return Judgement(kind, guessed, (Decision(False, kind, "no_answer"),), (None,))
-    decision = compare_text(places[0].text, references, policy)
-    return Judgement(kind, guessed, (decision,), (places[0],))
+    place = places[0]
+    if kind == "date":
+        decision = compare_date(place.text, references, policy) or Decision(None, "date", "unparsed")
+    else:
+        area = answer_range(response) or (0, len(response))
+        decision = compare_text(place, references, policy, question, response[area[0] : area[1]])
+    return Judgement(kind, guessed, (decision,), (place,))
 
 
 def guess_type(references: tuple[str, ...], spec: AnswerSpec) -> str:

@@ -11,11 +11,10 @@ from collections.abc import Iterator
 
 from ares_eval.verify.algebra.nodes import TooLong, Unreadable
 from ares_eval.verify.algebra.parser import parse
-from ares_eval.verify.algebra.tokens import FUNCTIONS
 from ares_eval.verify.extract import Candidate, bold, clause_end, neighbouring_boxes
 from ares_eval.verify.normalise import trimmed
+from ares_eval.verify.prose import is_prose
 from ares_eval.verify.quantity import parse_quantity, quantities_in
-from ares_eval.verify.units import parse_unit
 
 _MATHS = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$((?:[^$\\]|\\.)+?)\$", re.S)
 _LEADING_TEXT = re.compile(r"^\s*\\(?:text|mathrm|textbf)\s*\{[^{}]*?(?:is|are|=|:|be|to)\s*\}\s*")
@@ -28,7 +27,7 @@ _LEAD = re.compile(
     re.I,
 )
 _EQUALS = re.compile(r"(?<![<>!:])=(?!=)|\\approx|≈")
-MAX_ANSWER = 4000
+MAX_ANSWER = 50_000
 
 
 def maths_segments(text: str) -> list[tuple[str, int]]:
@@ -141,24 +140,7 @@ def _readable(text: str) -> bool:
         return True
     except Unreadable:
         return False
-    return not _prose(text)
-
-
-_PROSE = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{3,}")
-_UNITS_AND_NAMES = re.compile(r"(?:\\(?:text|mathrm)\s*\{[^{}]*\})")
-
-
-def _prose(text: str) -> bool:
-    """Whether there are words that belong to a sentence: one that no function, connective or unit explains."""
-    for match in _PROSE.finditer(_UNITS_AND_NAMES.sub(" ", text)):
-        word = match[0].lower()
-        if word in FUNCTIONS or word in _CONNECTIVES or ((unit := parse_unit(word)) is not None and unit.known):
-            continue
-        return True
-    return False
-
-
-_CONNECTIVES = frozenset("and pi infty infinity inf mod where for all any integer integers some real with".split())
+    return not is_prose(text)
 
 
 def formula_readings(candidate: Candidate, whole_response: str, several: bool) -> Iterator[Candidate]:
@@ -181,7 +163,7 @@ def formula_readings(candidate: Candidate, whole_response: str, several: bool) -
         if segments:
             yield _at(candidate, segments[0][0])
         return
-    if _readable(trimmed(text)) or (not segments and not bold(text) and not _prose(text)):
+    if _readable(trimmed(text)) or (not segments and not bold(text) and not is_prose(text)):
         yield _at(candidate, trimmed(text))
     elif segments:
         yield _at(candidate, segments[-1][0])

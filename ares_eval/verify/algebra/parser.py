@@ -10,9 +10,11 @@ from fractions import Fraction
 from functools import lru_cache
 
 from ares_eval.verify.algebra.nodes import Node, TooLong, Unreadable, number
-from ares_eval.verify.algebra.tokens import Token, prepared, tokenise
+from ares_eval.verify.algebra.tokens import MAX_CHARACTERS, Token, prepared, tokenise
 
 MAX_DEPTH = 40
+DEEP_DEPTH = 5000
+DEEP_CHARACTERS = 50_000
 _FUNCTION_LETTERS = frozenset("fghFGH")
 _BRACKETS = {"(": ")", "[": "]"}
 _STARTS = frozenset({"(", "[", "{", "{{", "|", "∞", "∅", "⌊", "⌈"})
@@ -21,7 +23,16 @@ _STARTS = frozenset({"(", "[", "{", "{{", "|", "∞", "∅", "⌊", "⌈"})
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Node:
     """The tree of an answer; Unreadable where it is none."""
-    parser = _Parser(tokenise(prepared(text)))
+    return _parsed(text, MAX_CHARACTERS, MAX_DEPTH)
+
+
+def parse_deep(text: str) -> Node:
+    """The same with wide limits, for a worker process whose recursion limit is raised."""
+    return _parsed(text, DEEP_CHARACTERS, DEEP_DEPTH)
+
+
+def _parsed(text: str, characters: int, depth: int) -> Node:
+    parser = _Parser(tokenise(prepared(text), characters), depth)
     node = parser.answer()
     if parser.peek().kind != "end":
         raise Unreadable(f"left over: {parser.peek().text!r}")
@@ -29,7 +40,8 @@ def parse(text: str) -> Node:
 
 
 class _Parser:
-    def __init__(self, tokens: list[Token]) -> None:
+    def __init__(self, tokens: list[Token], max_depth: int) -> None:
+        self.max_depth = max_depth
         self.tokens = tokens
         self.at = 0
         self.depth = 0
@@ -83,7 +95,7 @@ class _Parser:
     def relation(self) -> Node:
         """A chain of sides joined by =, <, in, ...; one side is just that side."""
         self.depth += 1
-        if self.depth > MAX_DEPTH:
+        if self.depth > self.max_depth:
             raise TooLong("too deep")
         sides = [self.union()]
         operators: list[str] = []
@@ -182,7 +194,7 @@ class _Parser:
 
     def factor(self) -> Node:
         self.depth += 1
-        if self.depth > MAX_DEPTH:
+        if self.depth > self.max_depth:
             raise TooLong("too deep")
         node = self.primary()
         while True:

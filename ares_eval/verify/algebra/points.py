@@ -8,6 +8,7 @@ mathematics; expressions with absolute values are also compared at points of mix
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 from ares_eval.verify.algebra.evaluation import Environment, Number, Undefined, as_complex, evaluate
@@ -65,8 +66,23 @@ def same_number(one: Number, other: Number) -> bool | None:
     return False
 
 
+Settle = Callable[[Node, Node, tuple[int, int]], bool | None]
+_settle: Settle | None = None
+
+
+def settle_by(settle: Settle) -> None:
+    """Ask this where doubles leave a comparison open: the workers compare at high precision."""
+    global _settle
+    _settle = settle
+
+
 def same_expression(one: Node, other: Node, signs: tuple[int, int] = (1, 1)) -> bool | None:
     """Equal everywhere, different, or (None) not to be told here. Unreadable where either is no expression."""
+    result = _compared(one, other, signs)
+    return _settle(one, other, signs) if result is None and _settle is not None else result
+
+
+def _compared(one: Node, other: Node, signs: tuple[int, int]) -> bool | None:
     names = symbols(one) | symbols(other)
     result = _at_points(one, other, environments(names), signs)
     if result is True and names and (contains(one, {"call"}) or contains(other, {"call"})) and _has_abs(one, other):

@@ -9,7 +9,6 @@ from ares_eval.verify.algebra.nodes import TooLong, Unreadable
 from ares_eval.verify.normalise import bare_maths, closing_brace
 
 MAX_CHARACTERS = 1200
-MAX_TOKENS = 700
 
 FUNCTIONS = frozenset(
     [
@@ -165,9 +164,9 @@ def prepared(text: str) -> str:
     return text
 
 
-def tokenise(text: str) -> list[Token]:
+def tokenise(text: str, max_characters: int = MAX_CHARACTERS) -> list[Token]:
     """Tokens of a prepared text; Unreadable where it holds what is no mathematics or is too long."""
-    if len(text) > MAX_CHARACTERS:
+    if len(text) > max_characters:
         raise TooLong("too long")
     tokens: list[Token] = []
     position = 0
@@ -199,7 +198,7 @@ def tokenise(text: str) -> list[Token]:
             tokens.append(Token("separator" if match[0] in ",;" else "operator", match[0]))
         else:
             raise Unreadable(f"unknown character {match[0]!r}")
-        if len(tokens) > MAX_TOKENS:
+        if len(tokens) > max_characters:
             raise TooLong("too many tokens")
     tokens.append(Token("end", ""))
     return tokens

@@ -53,7 +53,7 @@ _NAMED_LETTER = re.compile(
 )
 _CUES = re.compile(
     r"\b(?:option|choice|answer|alternative)s?\s*[(\[*\"']*([A-Z])[)\]*\"'.:]*(?:[^.\n]{0,80}?)\s+(?:is|must be|would be|seems to be)\s+(?:the\s+|therefore\s+|thus\s+)*(?:correct|right|best|answer|most|only|one)"
-    r"|(?:\(([A-Z])\)|\b([B-HJ-Z]))[*\"']*\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b"
+    r"|(?:\(([A-Z])\)|\b([A-HJ-Z]))[*\"']*\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b"
     r"|\b(?:choose|select|pick|go with|going with|chose)\s+(?:option|choice|answer|letter)?\s*[(\[*\"']*([A-Z])\b(?!')"
     r"|\b(?:matches|corresponds? to|match|matching|which is|belongs to)\s+(?:with\s+)?(?:the\s+)?(?:option|choice|answer|set)\s*[(\[*\"']*([A-Z])\b(?!')",
 )
@@ -257,8 +257,10 @@ def _from_prose(
     start, end = area
     text = response[start:end]
     whole = Candidate(text.strip(), start + len(text) - len(text.lstrip()), "whole", False)
-    if len(whole.text) < 400 and (letters := read_choice(whole.text, options, False, multi)):
-        return letters, whole
+    if len(whole.text) < 400:
+        letters = read_choice(whole.text, options, False, multi)
+        if letters or (letters is not None and len(whole.text) < 60):
+            return letters, whole
     separate = re.fullmatch(r"\W*([A-J])(?:[\s,]+([A-J]))+\W*", text)
     if separate:
         return frozenset(re.findall(r"[A-J]", text)), whole
@@ -272,7 +274,7 @@ def _from_prose(
         closing = [place for place in closing if not _STRICT_HEAD.match(place.text)]
     for place in closing:
         line = place.text
-        for part in [*reversed(bold(line)), line, _last_sentence(line)]:
+        for part in [*reversed(bold(line)), line, _sentences(line)[-1]]:
             match = _TAIL_LETTER.search(part) if part is line else None
             letters = (
                 frozenset(match[1])
@@ -285,22 +287,23 @@ def _from_prose(
     if inferred is not None:
         return inferred, whole
     for place in closing:
-        sentences = dict.fromkeys((_last_sentence(place.text), place.text))
-        for sentence in sentences:
-            meant = answered_by(sentence, question, options) or told_apart(sentence, options)
-            if meant:
+        for sentence in reversed(_sentences(place.text)):
+            if meant := answered_by(sentence, question, options):
                 return meant, place
+    for place in closing:
+        if meant := told_apart(_sentences(place.text)[-1], options):
+            return meant, place
     return None, whole
 
 
-def _last_sentence(line: str) -> str:
-    position, last = 0, line
+def _sentences(line: str) -> list[str]:
+    position, found = 0, []
     while position < len(line):
         stop = clause_end(line, position, len(line))
         if line[position:stop].strip():
-            last = line[position:stop]
+            found.append(line[position:stop])
         position = stop + 1
-    return last
+    return found or [line]
 
 
 def _polar(text: str, options: Options) -> frozenset[str] | None:

@@ -15,14 +15,15 @@ from ares_eval.verify.algebra.evaluation import Undefined, evaluate
 from ares_eval.verify.algebra.nodes import Node, TooLarge, Unreadable, contains, symbols
 from ares_eval.verify.algebra.parser import parse
 from ares_eval.verify.algebra.structures import named, same
+from ares_eval.verify.comparators.date import same_time
 from ares_eval.verify.decision import Algebra, Decision, Outcome
 from ares_eval.verify.extract import boxes, neighbouring_boxes
 from ares_eval.verify.normalise import ascii_maths, bare_maths, string_key, trimmed, unwrap, words_key
 from ares_eval.verify.rounding import approximates, rounded
 from ares_eval.verify.units import parse_unit, same_dimension
 
-MAX_ANSWER = 1000
-"""Characters of an answer that algebra looks at; longer ones are compared as strings only."""
+MAX_ANSWER = 20_000
+"""Characters of an answer that a worker looks at; longer ones are compared as strings only."""
 _PARAMETER = re.compile(r"integer|mathbb|\bany\b|\ball\b|arbitrary|constant|parameter|\breal\b|\\in\b|∈")
 
 
@@ -33,6 +34,9 @@ def compare_formula(kind: str, answer: str, reference: str, policy: Mapping[str,
         return Decision(True, f"{kind}:string", normalised=(key, key))
     if len(answer) > MAX_ANSWER or len(reference) > MAX_ANSWER:
         return Decision(None, f"{kind}:long", "over_budget")
+    time = same_time(answer, reference)
+    if time is not None:
+        return Decision(time, f"{kind}:time")
     words = _compare_words(answer, reference)
     if words is not None:
         return words
@@ -42,7 +46,7 @@ def compare_formula(kind: str, answer: str, reference: str, policy: Mapping[str,
     except Unreadable:
         return Algebra(kind, answer, reference, policy.get("digits"))
     try:
-        result = _compare(stated, wanted, answer, reference, policy)
+        result = compare_trees(stated, wanted, answer, reference, policy)
     except (Unreadable, Undefined, TooLarge):
         result = None
     if result is None:
@@ -63,7 +67,8 @@ def cleaned_reference(reference: str) -> str:
     return (neighbouring_boxes(found[-1], reference) or found[-1]).text
 
 
-def _compare(stated: Node, wanted: Node, answer: str, reference: str, policy: Mapping[str, Any]) -> bool | None:
+def compare_trees(stated: Node, wanted: Node, answer: str, reference: str, policy: Mapping[str, Any]) -> bool | None:
+    """Trees compared, then again without units, with symbols renamed, rounded. The texts say what may be renamed."""
     ordered = bool(policy.get("ordered"))
     without = _without_units(stated, wanted)
     if without is None:

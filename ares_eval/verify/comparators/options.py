@@ -11,6 +11,7 @@ from ares_eval.verify.algebra.nodes import TooLarge, Unreadable
 from ares_eval.verify.algebra.parser import parse
 from ares_eval.verify.algebra.structures import same
 from ares_eval.verify.normalise import string_key, trimmed, words_key
+from ares_eval.verify.prose import is_prose
 from ares_eval.verify.quantity import parse_quantity, quantities_in
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -84,9 +85,13 @@ def same_formula(text: str, option: str) -> bool | None:
 
 def excluded(text: str, options: Options) -> bool:
     """Whether a text is mathematics and certainly none of the options."""
-    return bool(options.texts) and all(
-        same_formula(text, option) is False or (parse_quantity(text) is not None and not _MATHS.search(option))
-        for option in options.texts
+    return (
+        not is_prose(text)
+        and bool(options.texts)
+        and all(
+            same_formula(text, option) is False or (parse_quantity(text) is not None and not _MATHS.search(option))
+            for option in options.texts
+        )
     )
 
 

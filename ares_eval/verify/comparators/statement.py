@@ -12,12 +12,11 @@ from ares_eval.verify.comparators.yesno import polarity
 from ares_eval.verify.normalise import words_key
 
 _ASKED = re.compile(r"Question:\s*(.*?)(?:\n|Choices:|\Z)", re.S)
-_OPENERS = frozenset("is are was were does do did can could will would has have should".split())
+_OPENERS = frozenset(["is", "are", "was", "were", "does", "do", "did", "can", "could", "will", "would", "has", "have", "should"])
 _EMPTY = frozenset(
-    "is are was were be been being does do did the a an of in on to for and or that this than it its there have has had with by "
-    "as at from will would can could also so very only any all therefore thus image picture figure shown based".split()
+    ["is", "are", "was", "were", "be", "been", "being", "does", "do", "did", "the", "a", "an", "of", "in", "on", "to", "for", "and", "or", "that", "this", "than", "it", "its", "there", "have", "has", "had", "with", "by", "as", "at", "from", "will", "would", "can", "could", "also", "so", "very", "only", "any", "all", "therefore", "thus", "image", "picture", "figure", "shown", "based"]
 )
-_NEGATIONS = frozenset("not no never isn't aren't doesn't don't isnt cannot none neither without".split())
+_NEGATIONS = frozenset(["not", "no", "never", "isn't", "aren't", "doesn't", "don't", "isnt", "cannot", "none", "neither", "without"])
 _OPPOSITES = {
     "greater": "down", "more": "down", "larger": "down", "higher": "down", "bigger": "down", "older": "down", "longer": "down",
     "taller": "down", "above": "down", "less": "up", "fewer": "up", "smaller": "up", "lower": "up", "younger": "up",
@@ -47,7 +46,8 @@ def _statement(sentence: str, question: str) -> bool | None:
     asked = words_key(question, articles=True).split()
     if not asked or asked[0] not in _OPENERS:
         return None
-    said = words_key(sentence.replace("n't", " not"), articles=True).split()
+    main = _SUBORDINATE.split(sentence.replace("n't", " not"), maxsplit=1)[0]
+    said = words_key(main, articles=True).split()
     content = [word for word in asked if word not in _EMPTY and word not in _NEGATIONS]
     if not content or any(word in _NEGATIONS for word in asked):
         return None
@@ -66,6 +66,9 @@ def _statement(sentence: str, question: str) -> bool | None:
     if not stems or matched < COVERED * len(stems):
         return None
     return not (negative ^ flipped)
+
+
+_SUBORDINATE = re.compile(r",? (?:because|since|as|which|so|whereas|while|but)\b")
 
 
 def _stem(word: str) -> str:
