@@ -17,6 +17,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from ares_eval import resources
+from ares_eval.inference.transport import normalise_base_url
 from ares_eval.tasks.prompts import ARES_SYSTEM_PROMPT
 from ares_eval.types import Json, Sampling
 
@@ -87,6 +88,11 @@ class RunConfig(BaseModel):
         if value < info.data.get("min_pixels", 1):
             raise ValueError("must not be below min_pixels")
         return value
+
+    @field_validator("openai_base_url", "judge_base_url")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        return None if value is None else normalise_base_url(value)
 
     @field_validator("datasets", mode="before")
     @classmethod

@@ -28,7 +28,7 @@ from ares_eval.inference.cache import Cache
 from ares_eval.inference.engine import Engine, EngineOptions
 from ares_eval.inference.transport import Endpoint, Transport
 from ares_eval.progress import Progress
-from ares_eval.types import Failure, Json, PictureError, Record, Reply, Request, Sample, Verdict
+from ares_eval.types import Failure, Json, PictureError, Record, Reply, Request, Sample, TextPart, Verdict
 from ares_eval.verify import Verifier
 
 if TYPE_CHECKING:
@@ -68,15 +68,15 @@ class _Plan:
     unavailable: dict[str, str]
     planned: dict[str, int] = field(default_factory=dict)
     questions: Counter[str] = field(default_factory=Counter)
-    groups: dict[str, Counter[str]] = field(default_factory=dict)
 
 
-def evaluate(config: RunConfig, progress: Progress, *, note: Callable[[str], None]) -> Evaluation:
-    """Run ``config`` to its end, or as far as it goes; ``note`` takes lines for people.
+def evaluate(config: RunConfig, progress: Progress, *, warn: Callable[[str], None]) -> Evaluation:
+    """Run ``config`` to its end, or as far as it goes; ``warn`` takes the lines that nobody should miss.
 
-    Raises tasks.UnknownTask, NothingToRun, records.RunError, inference.servers errors and CacheError.
+    Raises tasks.UnknownTask, NothingToRun, records.RunError, inference.servers errors, CacheError, and ValueError for
+    a base URL that is none.
     """
-    whole = load_tasks(config, note)
+    whole = load_tasks(config, warn)
     model = _model(config)
     digest = config.digest({name: task.fingerprint for name, task in whole.tasks.items()}, model.weights)
     folder = _folder(config, digest)
@@ -84,13 +84,14 @@ def evaluate(config: RunConfig, progress: Progress, *, note: Callable[[str], Non
     if finished is not None:
         return _again(finished, whole, config)
     with records.RunWriter(folder) as writer:
-        session = _Session(config, whole, model, writer, progress, note)
+        session = _Session(config, whole, model, writer, progress, warn)
         session.begin(digest)
-        return session.finish(session.measure())
+        session.measure()
+        return session.finish()
 
 
-def load_tasks(config: RunConfig, note: Callable[[str], None]) -> _Plan:
-    """The tasks that ``--datasets`` names; what cannot be had is noted in one line each and left out."""
+def load_tasks(config: RunConfig, warn: Callable[[str], None]) -> _Plan:
+    """The tasks that ``--datasets`` names; what cannot be had is left out with a line each."""
     names = tasks.resolve(config.datasets, include_path=config.include_path)
     found: dict[str, tasks.Task] = {}
     unavailable: dict[str, str] = {}
@@ -105,7 +106,7 @@ def load_tasks(config: RunConfig, note: Callable[[str], None]) -> _Plan:
             )
         except tasks.DataUnavailable as error:
             unavailable[name] = str(error)
-            note(str(error))
+            warn(str(error))
     if not found:
         raise NothingToRun("none of the datasets that were asked for is available here")
     whole = _Plan(found, unavailable)
@@ -191,10 +192,10 @@ class _Session:
         model: plan.ModelIdentity,
         writer: records.RunWriter,
         progress: Progress,
-        note: Callable[[str], None],
+        warn: Callable[[str], None],
     ) -> None:
         self.config, self.whole, self.model = config, whole, model
-        self.writer, self.progress, self.note = writer, progress, note
+        self.writer, self.progress, self.warn = writer, progress, warn
         self.manifest: dict[str, Json] = {}
         self.resumed = 0
         self.fatal: Failure | None = None
@@ -224,8 +225,8 @@ class _Session:
         self.manifest = fresh
         self.writer.write(records.MANIFEST, fresh)
 
-    def measure(self) -> Engine | None:
-        """Ask for every draw that has no measured record yet; the engine, for what it learnt, where one was needed."""
+    def measure(self) -> None:
+        """Ask for every draw that has no measured record yet."""
         before = [r for r in records.read_records(self.writer.folder / records.SAMPLES) if r.measured]
         self._done.update((record.task, record.sample, record.draw) for record in before)
         self.resumed = len(self._done)
@@ -251,7 +252,7 @@ class _Session:
                 ),
                 cache=cache,
                 before_first=lambda: self._meet(engine, endpoint, server),
-                note=self.note,
+                note=self.warn,
             )
             stack.enter_context(engine)
             with self._drained_on_interrupt(engine):
@@ -275,10 +276,9 @@ class _Session:
                 "from_cache": self.manifest["timing"].get("from_cache", 0) + engine.status.from_cache,
             }
             if cache is not None and cache.dropped:
-                self.note(f"{cache.dropped} entries of the cache were corrupt: dropped and asked for again")
-        return engine
+                self.warn(f"{cache.dropped} entries of the cache were corrupt: dropped and asked for again")
 
-    def finish(self, _engine: Engine | None) -> Evaluation:
+    def finish(self) -> Evaluation:
         """Sum up the records and close the manifest."""
         found = results.summarise(records.read_records(self.writer.folder / records.SAMPLES), self._metas())
         asked, measured = results.asked_and_measured(found)
@@ -294,10 +294,8 @@ class _Session:
     def _requests(self) -> Iterator[Request]:
         for name, task in self.whole.tasks.items():
             count = plan.draws(task, self.config)
-            groups = self.whole.groups.setdefault(name, Counter())
-            for sample in task.samples():
+            for sample in self._samples(task):
                 self.whole.questions[name] += 1
-                groups[sample.group] += 1
                 todo = [draw for draw in range(count) if (name, sample.id, draw) not in self._done]
                 if not todo:
                     continue
@@ -312,17 +310,27 @@ class _Session:
                     self._asked[name, sample.id, request.draw] = _Asked(sample, asked.digest)
                     yield request
 
+    def _samples(self, task: tasks.Task) -> Iterator[Sample]:
+        """The task's samples; a row that cannot be read ends this task, not the run."""
+        try:
+            yield from task.samples()
+        except tasks.TaskError as error:
+            self.whole.unavailable[task.name] = str(error)
+            self.warn(str(error))
+
     def _metas(self) -> dict[str, results.TaskMeta]:
         metas = {}
+        named = tasks.suites(self.config.include_path).keys() & set(self.config.datasets.replace(" ", "").split(","))
         for name, task in self.whole.tasks.items():
             seen = self.whole.questions[name]
+            groups = Counter(s.group for s in self._samples(task)) if "worst_case" in task.metrics else {}
             metas[name] = results.TaskMeta(
                 name=name,
-                suites=task.suites,
+                suites=tuple(sorted({*task.suites, "all"} & named)),
                 metrics=task.metrics,
                 questions=max(seen, task.size or 0),
                 draws=plan.draws(task, self.config),
-                groups=dict(self.whole.groups.get(name, {})) if "worst_case" in task.metrics else {},
+                groups=groups,
             )
         return metas
 
@@ -339,7 +347,7 @@ class _Session:
                 extra_args=self.config.serve_args,
                 log_dir=self.writer.folder,
                 model_name=self.config.model_name,
-                notify=self.note,
+                notify=self.progress.note,
             )
         )
 
@@ -357,7 +365,7 @@ class _Session:
         self.writer.write(records.MANIFEST, self.manifest)
         if pictures and met.pictures is False:
             engine.pictures_refused = "the server takes no pictures"
-            self.note(f"{self.config.model_name} takes no pictures: such questions are not measured")
+            self.warn(f"{self.config.model_name} takes no pictures: such questions are not measured")
 
     # ------------------------------------------------------------ what comes back
 
@@ -369,7 +377,7 @@ class _Session:
         self._raise_kept_errors()
         self._verdicts.acquire()
         sample = asked.sample
-        future = verifier.submit(outcome.text, sample.reference, sample.answer)
+        future = verifier.submit(outcome.text, sample.reference, sample.answer, question=_question(sample))
         future.add_done_callback(lambda done: self._judged(request, asked, outcome, done))
 
     def _judged(self, request: Request, asked: _Asked, reply: Reply, done: Future[Verdict]) -> None:
@@ -424,7 +432,7 @@ class _Session:
             if self.interrupted:
                 raise KeyboardInterrupt
             self.interrupted = True
-            self.note("interrupted: waiting for what is in flight; press Ctrl-C again to stop at once")
+            self.warn("interrupted: waiting for what is in flight; press Ctrl-C again to stop at once")
             engine.drain()
 
         before = signal.signal(signal.SIGINT, interrupt)
@@ -458,6 +466,10 @@ def _record(request: Request, asked: _Asked, reply: Reply, verdict: Verdict) -> 
         served_by=reply.model,
         verdict=verdict,
     )
+
+
+def _question(sample: Sample) -> str:
+    return "".join(part.text for part in sample.messages[-1].parts if isinstance(part, TextPart))
 
 
 def _endpoint(config: RunConfig, server: RunningServer | None) -> Endpoint:

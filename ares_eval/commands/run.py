@@ -25,6 +25,7 @@ _HIDDEN = argparse.SUPPRESS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of a run; what is not given is left out, so that files and presets can fill it."""
+
     def group(title: str) -> Any:
         added = parser.add_argument_group(title)
 
@@ -48,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flag("--include-path", metavar="DIR", action="append", help="a further folder of task YAML files")
     flag("--limit", metavar="N", type=int, help="first N questions of each dataset (whole groups where they count)")
     flag("--samples", metavar="K", type=int, help="draws for each question [the task's own: AIME 16, else 1]")
-    flag("--skip-unavailable", action="store_true", help="a dataset that cannot be had does not make the run incomplete")
+    flag(
+        "--skip-unavailable", action="store_true", help="a dataset that cannot be had does not make the run incomplete"
+    )
 
     flag = group("sampling")
     flag("--max-tokens", metavar="N", type=int, help="tokens of an answer at most [8192]")
@@ -125,31 +128,38 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def _named(config: Any) -> Any:
-    """The configuration with the model's name filled in from --serve; ValueError where there is none at all."""
-    if config.model_name:
-        return config
+    """The configuration with the model's name filled in from --serve; ValueError where there is none, or no server."""
     if config.serve is None:
-        raise ValueError("--model-name is missing (or --serve embedded for a small model on this machine)")
+        if not config.model_name:
+            raise ValueError("--model-name is missing (or --serve embedded for a small model on this machine)")
+        return config
     from ares_eval.inference import servers
 
-    return config.model_copy(update={"model_name": servers.served_name(config.serve)})
+    name = servers.served_name(config.serve)
+    return config if config.model_name else config.model_copy(update={"model_name": name})
 
 
 def _evaluate(config: Any) -> int:
     from ares_eval import evaluate as evaluation
     from ares_eval import progress, records, tasks
     from ares_eval.inference.cache import CacheError
+    from ares_eval.inference.servers import ServerFailed, ServeSpecError
 
-    def note(line: str) -> None:
-        shown.note(line)
+    quiet = config.quiet or config.json_output
+    shown = progress.choose(quiet=quiet)
 
-    shown = progress.choose(quiet=config.quiet or config.json_output)
+    def warn(line: str) -> None:
+        if quiet:
+            print(f"ares-eval: {line}", file=sys.stderr)
+        else:
+            shown.note(line)
+
     try:
         if config.dry_run:
             from ares_eval import dry_run
 
             return dry_run.show(config, print)
-        done = evaluation.evaluate(config, shown, note=note)
+        done = evaluation.evaluate(config, shown, warn=warn)
     except tasks.TaskError as error:
         print(f"ares-eval: {error}", file=sys.stderr)
         return 2
@@ -159,6 +169,12 @@ def _evaluate(config: Any) -> int:
     except (records.RunError, CacheError) as error:
         print(f"ares-eval: {error}", file=sys.stderr)
         return 3
+    except ServeSpecError as error:
+        print(f"ares-eval: {error}", file=sys.stderr)
+        return 2
+    except ServerFailed as error:
+        print(f"ares-eval: {error}", file=sys.stderr)
+        return 4
     except KeyboardInterrupt:
         print("ares-eval: stopped; the same command goes on from here", file=sys.stderr)
         return 130

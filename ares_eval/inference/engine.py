@@ -7,7 +7,8 @@ small prefetch. What it promises:
 - every request ends in exactly one Reply or Failure, unless the run is stopped; a fault never becomes a reply;
 - a permit is free while its request waits to be retried, and Retry-After delays that request only;
 - what the cache has is not asked; equal requests, of this process or another, are asked once;
-- a reply is in the cache before it is yielded.
+- a reply is kept (in the cache; without one, by the caller) before its permit goes to another request, so a kill
+  loses no more than ``threads`` replies.
 """
 
 from __future__ import annotations
@@ -176,9 +177,15 @@ class Engine:
                 if exhausted or stopped:
                     return
                 continue
-            for request, outcome in self._collect(asking, POLL if elsewhere else None):
+            outcomes = self._collect(asking, POLL if elsewhere else None)
+            kept = sum(isinstance(outcome, Reply) for _, outcome in outcomes)
+            if self._cache is not None:
+                self._free(kept)
+            for request, outcome in outcomes:
                 for twin in asking.pop(request.key, [request]):
                     yield twin, outcome
+            if self._cache is None:
+                self._free(kept)
 
     def _admit(
         self, fresh: list[Request], asking: dict[str, list[Request]], elsewhere: deque[Request]
@@ -239,6 +246,11 @@ class Engine:
                     self._cache.release(key)
             asking.clear()
         return outcomes
+
+    def _free(self, kept: int) -> None:
+        """Replies are kept now: their permits may go to others."""
+        if kept:
+            self._loop.call_soon_threadsafe(self._release, kept)
 
     def _idle(self) -> bool:
         return (self._draining or self.fatal is not None) and not self._tasks and self._outcomes.empty()
@@ -342,7 +354,7 @@ class Engine:
         job.tries += 1
         job.sent_with = self.changes
         self.status.sent += 1
-        released = False
+        holding = True
         try:
             reply = await self._ask(job)
         except _FAULTS as error:
@@ -354,8 +366,8 @@ class Engine:
                 self._limits.throttled(start, now)
             elif fault.status == 503:
                 self._limits.overloaded(start, now)
-            self._limits.release()
-            released = True
+            self._release(1)
+            holding = False
             self._after_fault(job, fault)
         else:
             self._health.note(True)
@@ -363,11 +375,17 @@ class Engine:
             self.status.answered += 1
             self._limits.succeeded()
             latency = self._loop.time() - started
+            holding = False
             self._finish(job, replace(reply, latency=latency, attempts=job.tries))
         finally:
-            if not released:
-                self._limits.release()
+            if holding:
+                self._release(1)
             self._pump()
+
+    def _release(self, permits: int) -> None:
+        for _ in range(permits):
+            self._limits.release()
+        self._pump()
 
     async def _ask(self, job: _Job) -> Reply:
         sampling = job.sampling
