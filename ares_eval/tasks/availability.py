@@ -44,5 +44,6 @@ def in_cache(path: str) -> bool:
 
 
 def offline() -> bool:
-    """Whether HF_HUB_OFFLINE is set."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    """Whether HF_HUB_OFFLINE (or the name that `datasets` also knows) is set."""
+    named = (os.environ.get(name, "") for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"))
+    return any(value.upper() in ("1", "ON", "YES", "TRUE") for value in named)

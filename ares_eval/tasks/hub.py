@@ -6,6 +6,7 @@ stands between us and the rows becomes one DataUnavailable with its mend; a toke
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import socket
@@ -29,8 +30,8 @@ def hub_source(definition: Definition, dataset_dir: Path | None, cache_dir: Path
     if hub is None:
         raise DataUnavailable(definition.name, "it is on no hub", "give --dataset-dir a folder that has it")
     name, looked = definition.name, f"nothing for it in {dataset_dir}; " if dataset_dir is not None else ""
-    unreachable = None if offline() or in_cache(hub.path) else _unreachable(endpoint())
-    if unreachable is not None:
+    unreachable = None if offline() else _unreachable(endpoint())
+    if unreachable is not None and not in_cache(hub.path):
         raise DataUnavailable(name, f"{looked}{hub.path} from {shown_endpoint()}: {unreachable}", _mend(name, _NETWORK))
     import datasets
     from huggingface_hub.errors import HfHubHTTPError
@@ -40,10 +41,11 @@ def hub_source(definition: Definition, dataset_dir: Path | None, cache_dir: Path
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     try:
-        builder = datasets.load_dataset_builder(
-            hub.path, hub.config, revision=hub.revision, cache_dir=None if cache_dir is None else str(cache_dir)
-        )
-        builder.download_and_prepare()
+        with _cached_only(unreachable is not None):
+            builder = datasets.load_dataset_builder(
+                hub.path, hub.config, revision=hub.revision, cache_dir=None if cache_dir is None else str(cache_dir)
+            )
+            builder.download_and_prepare()
         # Builders read from the cache without a network may not know their splits before they are prepared.
         there = set(builder.info.splits or ())
         splits = choose_splits(definition, there.__contains__)
@@ -56,10 +58,12 @@ def hub_source(definition: Definition, dataset_dir: Path | None, cache_dir: Path
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError, transport) as error:
         cause, mend = _told(error, hub)
         raise DataUnavailable(name, looked + cause, _mend(name, mend)) from error
+    config = f", config {hub.config}" if hub.config else ""
+    cached = f", from its cache, as {shown_endpoint()} {unreachable}" if unreachable is not None else ""
     return Source(
         name,
         "hub",
-        f"hub: {hub.path}{f', config {hub.config}' if hub.config else ''} ({described(definition, splits)})",
+        f"hub: {hub.path}{config} ({described(definition, splits)}){cached}",
         Path(),
         tables,
         revision=str(builder.hash or hub.revision),
@@ -139,6 +143,23 @@ def shown_endpoint() -> str:
     """The hub's address without any password that is part of it."""
     scheme, _, rest = endpoint().rpartition("://")
     return f"{scheme}://{rest.rsplit('@', 1)[-1]}"
+
+
+@contextlib.contextmanager
+def _cached_only(active: bool) -> Iterator[None]:
+    """As under HF_HUB_OFFLINE, which both libraries read once, when they are imported."""
+    import datasets.config
+    import huggingface_hub.constants
+
+    switches: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
+    before = [switch.HF_HUB_OFFLINE for switch in switches]
+    for switch in switches:
+        switch.HF_HUB_OFFLINE = switch.HF_HUB_OFFLINE or active
+    try:
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.HF_HUB_OFFLINE = value
 
 
 @functools.lru_cache(maxsize=4)

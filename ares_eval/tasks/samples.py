@@ -104,6 +104,13 @@ class SampleMaker:
         except (TemplateError, ValueError, TypeError) as error:
             raise BadRow(task, row.file, row.number, str(error)) from error
 
+    def keeps(self, row: Row) -> bool:
+        """Whether the row is a question of the task. Raises BadRow."""
+        try:
+            return self._keep is None or bool(self._keep(context(row, self._variants.get(row.split))))
+        except TemplateError as error:
+            raise BadRow(self._definition.name, row.file, row.number, str(error)) from error
+
     def answer_of(self, doc: Mapping[str, Any]) -> AnswerSpec:
         """The answer spec of one row's columns, for those who have their rows from elsewhere (lm-eval)."""
         return self._answer(context(Row(doc, "", 0, 0, "")))

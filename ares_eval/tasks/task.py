@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,18 +64,23 @@ class Task:
         """Where the rows come from, for people."""
         return self.data.description
 
-    @property
+    @functools.cached_property
     def size(self) -> int | None:
-        """Samples that `samples` gives; None where only reading would tell (rows are left out, or groups counted)."""
-        size = self.data.size
-        if size is None or (self.definition.metadata.get("keep") and (self.limit is None or self.limit >= size)):
-            return None
-        if self.limit is None:
+        """Samples that `samples` gives; None where only reading all of it would tell (scattered groups).
+
+        A task that leaves rows out (`keep`) reads its rows once to count them.
+        """
+        if "keep" in self.definition.metadata:
+            maker = SampleMaker(self.definition)
+            size: int | None = sum(1 for row in self.data.rows() if maker.keeps(row))
+        else:
+            size = self.data.size
+        if size is None or self.limit is None:
             return size
         if not self.definition.grouped:
-            return min(size, self.limit)
-        width = len(self.definition.variants)
-        return min(size, self.limit * width) if width else None
+            return min(size, max(self.limit, 0))
+        tables = len(self.data.tables)
+        return min(size, max(self.limit, 0) * tables) if tables > 1 else None
 
     def samples(self) -> Iterator[Sample]:
         """The questions, lazily, in the order of the source. Raises BadRow, BrokenTask."""
@@ -91,7 +97,7 @@ class Task:
             if self.definition.grouped and self.limit is not None and sample.group not in groups:
                 if len(groups) >= self.limit:
                     # Variants that are read side by side come group by group: nothing wanted can follow.
-                    if self.definition.variants:
+                    if len(self.data.tables) > 1:
                         return
                     continue
                 groups.add(sample.group)
