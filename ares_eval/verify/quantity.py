@@ -193,6 +193,13 @@ _IN_PROSE = re.compile(
 )
 
 
+_NEGATED = re.compile(r"(?:\bnot|n't|\bnever|\binstead of|\brather than)\s+(?:be\s+)?[$\\(*]*\s*$", re.I)
+
+
 def quantities_in(text: str) -> list[str]:
-    """Numbers that stand on their own in a text, in order, as written; dates, times and ordinals are left out."""
-    return [match["text"].strip() for match in _IN_PROSE.finditer(text)]
+    """Numbers that stand on their own and are not negated, in order, as written; no dates, times, ordinals."""
+    return [
+        match["text"].strip()
+        for match in _IN_PROSE.finditer(text)
+        if not _NEGATED.search(text, max(0, match.start() - 24), match.start())
+    ]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from ares_eval.verify.algebra.nodes import TooLong, Unreadable
 from ares_eval.verify.algebra.parser import parse
-from ares_eval.verify.extract import Candidate, bold, clause_end, neighbouring_boxes
+from ares_eval.verify.extract import Candidate, bold, clause_end, neighbouring_boxes, refuses
 from ares_eval.verify.normalise import trimmed
 from ares_eval.verify.prose import is_prose
 from ares_eval.verify.quantity import parse_quantity, quantities_in
@@ -40,6 +40,9 @@ def _at(candidate: Candidate, text: str) -> Candidate:
     return Candidate(text, candidate.start + max(offset, 0), candidate.rule, candidate.exact)
 
 
+_HEDGE = re.compile(r"^\W{0,3}(?:either\s+)?\$?-?\d[\d.,/]*\$?\s+or\s+(?:maybe\s+|perhaps\s+|possibly\s+)?\$?-?\d[\d.,/]*", re.I)
+
+
 def number_readings(candidate: Candidate) -> Iterator[Candidate]:
     """What number the candidate may state, most likely reading first."""
     text = candidate.text[:MAX_ANSWER]
@@ -54,6 +57,11 @@ def number_readings(candidate: Candidate) -> Iterator[Candidate]:
         candidate = _decisive_sentence(candidate)
         text = candidate.text
     cleaned = trimmed(_TRAILING_CLAUSE.sub("", text)) if not last else trimmed(text)
+    if refuses(text) and not candidate.exact:
+        return
+    if hedged := _HEDGE.match(text):
+        yield _at(candidate, hedged[0])
+        return
     if parse_quantity(cleaned) is not None:
         yield _at(candidate, cleaned)
         return
@@ -66,6 +74,8 @@ def number_readings(candidate: Candidate) -> Iterator[Candidate]:
         side = _last_side(segment)
         if parse_quantity(side) is not None or _readable(side):
             leading = text[: text.find(segment)]
+            if re.search(r"\bnot\W*$", leading):
+                continue
             if not last and quantities_in(_LEAD.sub("", leading)):
                 break
             yield _at(candidate, side)

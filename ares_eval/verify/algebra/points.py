@@ -137,6 +137,8 @@ def _same_huge(one: Node, other: Node, point: Environment) -> bool | None:
         return None
     if math.isinf(left) and math.isinf(right) and left == right:
         return None
+    if math.isinf(left) != math.isinf(right):
+        return False
     if math.isnan(left) or math.isnan(right):
         return None
     if abs(left - right) > 1e-6 * max(abs(left), abs(right), 1.0):

@@ -144,6 +144,7 @@ _QUALIFIER = re.compile(
     r".*?(?=[,;]?\s*(?:\\text\s*\{\s*,?\s*)(?:and|or)\b|[,;]\s*(?:and|or)\b|$)",
     re.I | re.S,
 )
+_ORDINAL = re.compile(r"(?<=\d)\s*(?:\^\s*\{?\s*)?(?:\\(?:text|mathrm)\s*\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)\b)\s*\}?")
 _DANGLING = re.compile(r"\^\s*$")
 _GLUED = re.compile(r"(?<=[\d)}])(or|and)(?=[A-Z(\\\-\d])")
 
@@ -158,7 +159,7 @@ def prepared(text: str) -> str:
         text = _ENVIRONMENT.sub(" ", text)
     if "," in text and not re.search(r"[\[(]|\\lbrace|[a-zA-Z]_", text):
         text = _THOUSANDS.sub(lambda m: m[1].replace(",", ""), text)
-    text = _DANGLING.sub("", text)
+    text = _ORDINAL.sub("", _DANGLING.sub("", text))
     if " " in text:
         text = _SPACED_THOUSANDS.sub(lambda m: m[1].replace(" ", ""), text)
     return text

@@ -80,6 +80,8 @@ def judge_choice(
         return Decision(False, f"{place.rule}>choice:refusal", "no_answer"), place
     if stated is None and not choices and (truth := _truth(place.text)) and any(w <= {"A", "B"} for w in wanted):
         stated = frozenset(truth)
+    if stated is None and any(frozenset(m[1]) in wanted for m in _DENIED.finditer(response, place.start)):
+        return Decision(False, f"{place.rule}>choice:denied"), place
     if stated is None:
         return Decision(None, f"{place.rule}>choice", "needs_judge"), place
     shown = (", ".join(sorted(stated)) or "none of the options", " | ".join(", ".join(sorted(w)) for w in wanted))
@@ -98,6 +100,7 @@ def _is_polar(options: Options) -> bool:
     return len(options.texts) == 2 and {polarity(text) for text in options.texts} == {True, False}
 
 
+_DENIED = re.compile(r"\b(?:answer|option|choice)\s+is\s+(?:definitely |clearly )?not\s+[(*]*([A-Z])\b")
 _TRUTH = re.compile(r"^\W*(?:(?:this|the|that) statement is |it is )?(true|false|yes|no)\b\W*(?=$|[.,;:!\n])", re.I)
 
 
@@ -218,7 +221,7 @@ def _head(text: str, letters: str, options: Options, multi: bool) -> frozenset[s
         found = frozenset(x for x in re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", several[0].upper())) & set(letters)
         if len(found) > 1:
             return frozenset(found)
-    if multi and re.fullmatch(r"[A-Z]{2,10}", text) and set(text) <= set(letters):
+    if re.fullmatch(r"[A-Z]{2,10}", text) and len(set(text)) == len(text) and set(text) <= set(letters):
         return frozenset(text)
     match = _HEAD.match(text)
     if match is None:
@@ -270,7 +273,7 @@ def _from_prose(
         match = _STRICT_HEAD.match(place.text)
         if match and len(heads) == 1:
             return frozenset(heads), place
-    if len(heads) > 1:
+    if len(listed) > 1 and len({next(x for x in group if x) for group in listed}) > 1:
         closing = [place for place in closing if not _STRICT_HEAD.match(place.text)]
     for place in closing:
         line = place.text

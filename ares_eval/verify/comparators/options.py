@@ -17,8 +17,9 @@ from ares_eval.verify.quantity import parse_quantity, quantities_in
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LABEL = re.compile(r"^\s*[(\[]?([A-Za-z])[)\].:]\s*$|^\s*([A-Za-z])\s*$")
 _NEGATION = re.compile(
-    r"\b(?:not|isn't|isnt|aren't|never|neither|nor|rather than|instead of|incorrect|wrong|false|eliminat\w+|rule out)\b"
+    r"\b(?:not|isn t|aren t|never|neither|nor|rather than|instead of|incorrect|wrong|eliminat\w+|rule out)(?: \w+){0,2} $"
 )
+
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def mentioned(text: str, options: Options) -> list[tuple[int, str]]:
             end = start + len(option) + 1
             if not any(a < end and start < b for a, b in taken):
                 taken.append((start, end))
-                if not _NEGATION.search(words[max(0, start - 24) : start + 1]):
+                if not _NEGATION.search(words[max(0, start - 40) : start + 1]):
                     found.append((start, LETTERS[index]))
             start = words.find(" " + option + " ", start + 1)
     return sorted(found)

@@ -52,9 +52,12 @@ _NO = frozenset(
 _WORD = re.compile(r"\b(yes|no|true|false|yeah|nope|correct|incorrect)\b|(是的|不是|正确|错误|是|否|对|错)", re.I)
 
 
+_DOUBLE = re.compile(r"\bnot (true|false|correct|incorrect)\b")
+
+
 def polarity(text: str) -> bool | None:
     """What a text says, by its only polar word or its first one where it leads; None where it says neither or both."""
-    key = words_key(trimmed(text))
+    key = _DOUBLE.sub(lambda m: "false" if m[1] in _YES else "true", words_key(trimmed(text)))
     first = key.split(" ", 1)[0] if key else ""
     if first in _YES:
         return True
