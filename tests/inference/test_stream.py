@@ -118,6 +118,13 @@ def test_cut_short_before_the_end_is_never_a_reply(cut):
         replied(whole[: cut % finish])
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_an_event_of_several_data_lines(end):
+    lines = json.dumps(chunk({"content": "4"}, "stop"), indent=1).encode().split(b"\n")
+    data = end.join(b"data: " + line for line in lines) + end + end
+    assert replied(data, list(range(len(data))), logprobs=0).text == "4"
+
+
 def test_byte_order_mark_and_missing_blank_lines():
     data = b"\xef\xbb\xbf" + b"".join(b"data:" + json.dumps(each).encode() + b"\n" for each in CHUNKS)
     assert same(replied(data), plain())
