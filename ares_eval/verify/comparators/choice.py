@@ -262,7 +262,7 @@ def _from_prose(
     whole = Candidate(text.strip(), start + len(text) - len(text.lstrip()), "whole", False)
     if len(whole.text) < 400:
         letters = read_choice(whole.text, options, False, multi)
-        if letters or (letters is not None and len(whole.text) < 60):
+        if letters or (letters is not None and len(whole.text) < 60 and not _STRICT_HEAD.match(whole.text)):
             return letters, whole
     separate = re.fullmatch(r"\W*([A-J])(?:[\s,]+([A-J]))+\W*", text)
     if separate:
@@ -273,7 +273,7 @@ def _from_prose(
         match = _STRICT_HEAD.match(place.text)
         if match and len(heads) == 1:
             return frozenset(heads), place
-    if len(listed) > 1 and len({next(x for x in group if x) for group in listed}) > 1:
+    if len(heads) > 1:
         closing = [place for place in closing if not _STRICT_HEAD.match(place.text)]
     for place in closing:
         line = place.text
