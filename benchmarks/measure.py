@@ -39,7 +39,19 @@ class Cost:
 
 def run(command: Sequence[str | Path], *, environment: Mapping[str, str] | None = None, limit: float = 600) -> Cost:
     """Run a command to its end; raises TimeoutError (and kills its session) after ``limit`` seconds."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    subreaper(True)
+    try:
+        return _run(command, environment or {}, limit)
+    finally:
+        subreaper(False)
+
+
+def subreaper(wanted: bool) -> None:
+    """Whether orphans below us become our children (Linux)."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
+
+
+def _run(command: Sequence[str | Path], environment: Mapping[str, str], limit: float) -> Cost:
     start = time.perf_counter()
     process = subprocess.Popen(
         [str(word) for word in command],
@@ -48,7 +60,7 @@ def run(command: Sequence[str | Path], *, environment: Mapping[str, str] | None 
         stdin=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
-        env={**os.environ, **(environment or {})},
+        env={**os.environ, **environment},
     )
     watch = Watch(process.pid)
     texts = ["", ""]
