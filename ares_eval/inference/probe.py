@@ -26,8 +26,10 @@ QUICK_TIMEOUT = 20.0
 TIMEOUT = 120.0
 """Seconds for each question of ``probe``; the first answer of a cold server on a loaded machine takes a minute."""
 
-LOGPROB_STEPS = (1, 5, 20, 50, 100, 200)
-"""Numbers of alternatives that are tried in this order until one is refused: OpenAI's limits are 5 and 20."""
+LOGPROB_STEPS = (2, 5, 20, 50, 100, 200)
+"""Numbers of alternatives that are tried in this order until one is refused: OpenAI's limits are 5 and 20.
+
+Not 1: lmdeploy leaves the sampled token out, so that one alternative may be none."""
 
 PICTURE_WORDS = re.compile(
     r"image|picture|vision|multi-?modal|modalit|mmproj|valid string|must be a string|expected (a )?string", re.I
