@@ -61,7 +61,7 @@ def split_files(folder: Path, config: str | None) -> dict[str, list[Path]]:
         for path in sorted(root.glob("*")) + sorted(root.glob("*/*")):
             if path.suffix not in _SUFFIXES or not path.is_file():
                 continue
-            stem = re.sub(r"-\d{5}-of-\d{5}.*$", "", path.stem)
+            stem = re.sub(r"-\d+(-of-\d+.*)?$", "", path.stem)
             split = path.parent.name if path.parent != root else stem
             splits.setdefault(split, []).append(path)
         if splits:

@@ -89,7 +89,7 @@ def lettered(text: str) -> list[str]:
     The letters must run from A without a gap and each be in brackets, and the run starting last is taken, so that
     brackets in the question itself do not count.
     """
-    marks = list(re.finditer(r"\(([A-Z])\)", text))
+    marks = list(re.finditer(r"(?<!\S)\(([A-Z])\)", text))
     starts = [i for i, mark in enumerate(marks) if mark[1] == "A"]
     if not starts:
         return []
