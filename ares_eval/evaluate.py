@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import queue
 import re
 import signal
@@ -248,7 +249,7 @@ class _Session:
                     threads=config.eval_threads,
                     max_retries=config.max_retries,
                     vocabulary=config.vocabulary_size or (server.vocabulary if server else None),
-                    secrets=endpoint.secrets(),
+                    secrets=(*endpoint.secrets(), *_azure_secrets(config)),
                 ),
                 cache=cache,
                 before_first=lambda: self._meet(engine, endpoint, server),
@@ -475,6 +476,12 @@ def _question(sample: Sample) -> str:
 def _endpoint(config: RunConfig, server: RunningServer | None) -> Endpoint:
     key = config.openai_api_key.get_secret_value() if config.openai_api_key else None
     return Endpoint(server.base_url if server else config.openai_base_url or OPENAI_URL, key)
+
+
+def _azure_secrets(config: RunConfig) -> tuple[str, ...]:
+    """Keys that the official client takes from the environment by itself."""
+    names = ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN") if config.transport == "openai" else ()
+    return tuple(os.environ[name] for name in names if os.environ.get(name))
 
 
 def _transport(config: RunConfig, endpoint: Endpoint) -> Transport:

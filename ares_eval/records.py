@@ -126,9 +126,9 @@ class RunWriter:
                 raise RunError(
                     f"another process is writing {folder}; wait for it, or give another --run-name"
                 ) from None
-            self._samples = _open_whole(folder / SAMPLES)
-            self._prompts = _open_whole(folder / PROMPTS)
-            self._traces: IO[bytes] | None = None
+            self._samples = _Appended(folder / SAMPLES)
+            self._prompts = _Appended(folder / PROMPTS)
+            self._traces: _Appended | None = None
             for line in (folder / PROMPTS).open("rb"):
                 head = msgspec.json.decode(line, type=_PromptHead)
                 self.prompts.add((head.task, head.sample))
@@ -153,7 +153,7 @@ class RunWriter:
             try:
                 if trace is not None:
                     record = replace(record, trace=self._append_trace(trace))
-                _append(self._samples, self._encoder.encode(record) + b"\n")
+                self._samples.append(self._encoder.encode(record) + b"\n")
             except OSError as error:
                 raise RunError(_plain(self.folder, error)) from error
         return record
@@ -176,7 +176,7 @@ class RunWriter:
         }
         with self._lock:
             try:
-                _append(self._prompts, self._encoder.encode(line) + b"\n")
+                self._prompts.append(self._encoder.encode(line) + b"\n")
             except OSError as error:
                 raise RunError(_plain(self.folder, error)) from error
         self.prompts.add((task, sample))
@@ -195,11 +195,9 @@ class RunWriter:
         name = "tokens.bin"
         if self._traces is None:
             (self.folder / TRACES).mkdir(exist_ok=True)
-            self._traces = (self.folder / TRACES / name).open("ab", buffering=0)
+            self._traces = _Appended(self.folder / TRACES / name, lines=False)
         data = traces.pack(trace)
-        offset = self._traces.seek(0, os.SEEK_END)
-        _append(self._traces, data)
-        return TraceRef(name, offset, len(data))
+        return TraceRef(name, self._traces.append(data), len(data))
 
 
 class _PromptHead(msgspec.Struct):
@@ -207,35 +205,44 @@ class _PromptHead(msgspec.Struct):
     sample: str
 
 
-def _open_whole(path: Path) -> IO[bytes]:
-    """Open for appending, the torn end of a crash cut off."""
-    file = path.open("ab+", buffering=0)
-    end = file.seek(0, os.SEEK_END)
+class _Appended:
+    """A file that only grows, by whole pieces; ``lines``: the torn last line of a crash is cut off first."""
+
+    def __init__(self, path: Path, *, lines: bool = True) -> None:
+        self._file = path.open("ab+", buffering=0)
+        end = self._file.seek(0, os.SEEK_END)
+        self._size = _whole_lines(self._file, end) if lines else end
+        if self._size != end:
+            self._file.truncate(self._size)
+
+    def append(self, data: bytes) -> int:
+        """All of ``data`` or nothing: what a full disk let through is taken back. The offset it went to."""
+        offset = self._size
+        try:
+            written = self._file.write(data)
+            while written < len(data):
+                written += self._file.write(data[written:])
+        except OSError:
+            self._file.truncate(offset)
+            raise
+        self._size += len(data)
+        return offset
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _whole_lines(file: IO[bytes], end: int) -> int:
+    """Size of the file up to and with its last line end."""
     block = 65536
-    keep = end
-    while keep > 0:
-        start = max(0, keep - block)
+    while end > 0:
+        start = max(0, end - block)
         file.seek(start)
-        found = (file.read(keep - start) or b"").rfind(b"\n")
+        found = (file.read(end - start) or b"").rfind(b"\n")
         if found >= 0:
-            keep = start + found + 1
-            break
-        keep = start
-    if keep != end:
-        file.truncate(keep)
-    return file
-
-
-def _append(file: IO[bytes], data: bytes) -> None:
-    """All of ``data``, or nothing: what a full disk let through is taken back."""
-    before = file.seek(0, os.SEEK_END)
-    try:
-        written = file.write(data)
-        while written < len(data):
-            written += file.write(data[written:])
-    except OSError:
-        file.truncate(before)
-        raise
+            return start + found + 1
+        end = start
+    return 0
 
 
 def _plain(folder: Path, error: OSError) -> str:

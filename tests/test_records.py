@@ -130,7 +130,7 @@ def test_a_full_disk_is_one_clear_error_and_keeps_whole_lines(tmp_path: Path, mo
 
     with RunWriter(tmp_path) as writer:
         writer.append(record("a"))
-        monkeypatch.setattr(writer, "_samples", Full(writer._samples))
+        monkeypatch.setattr(writer._samples, "_file", Full(writer._samples._file))
         with pytest.raises(RunError, match="no space left"):
             writer.append(record("b"))
     assert [one.sample for one in read_records(tmp_path / records.SAMPLES)] == ["a"]

@@ -413,7 +413,7 @@ class Engine:
 
     def _after_fault(self, job: _Job, fault: failures.Fault) -> None:
         """Adapt, retry or give up."""
-        if fault.fatal:
+        if fault.fatal or (fault.cause == "no_logprobs" and not self.status.answered):
             self._give_up(job, fault)
             return
         if fault.cause == "unsupported_input" and self.pictures_refused is None:

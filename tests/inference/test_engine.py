@@ -216,6 +216,7 @@ def test_log_probs_that_were_asked_for_and_not_given_are_an_error() -> None:
     with loopback.start(no_logprobs=True) as server, engine(server.url) as asks:
         found = outcomes(asks.run(request(n, logprobs=5) for n in range(3)))
     assert {outcome.cause for outcome in found.values() if isinstance(outcome, Failure)} == {"no_logprobs"}
+    assert asks.fatal is not None
 
 
 @pytest.mark.parametrize("dialect", ["openai", "vllm", "llamacpp", "lmdeploy"])
