@@ -10,6 +10,7 @@ import io
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 NAMES = ("Ada", "Bo", "Chidi", "Dana", "Emil", "Fatou", "Goran", "Hana", "Ines", "Jun")
 THINGS = ("apples", "marbles", "stamps", "tickets", "books", "coins", "shells", "pencils", "cards", "eggs")
@@ -59,7 +60,7 @@ def picture_questions(folder: Path, count: int) -> Path:
             question, answer = story(number)
             name = f"images/{number + 1}.jpg"
             (base / name).write_bytes(signed(drawn[number % len(drawn)], number))
-            row = {
+            row: dict[str, Any] = {
                 "id": str(number + 1),
                 "question": f"{question}\n<image1>",
                 "options": [],

@@ -37,7 +37,7 @@ class Cost:
     errors: str
 
 
-def run(command: Sequence[str | Path], *, environment: Mapping[str, str] | None = None, limit: float = 600) -> Cost:
+def run(command: Sequence[object], *, environment: Mapping[str, str] | None = None, limit: float = 600) -> Cost:
     """Run a command to its end; raises TimeoutError (and kills its session) after ``limit`` seconds."""
     subreaper(True)
     try:
@@ -51,7 +51,7 @@ def subreaper(wanted: bool) -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
 
 
-def _run(command: Sequence[str | Path], environment: Mapping[str, str], limit: float) -> Cost:
+def _run(command: Sequence[object], environment: Mapping[str, str], limit: float) -> Cost:
     start = time.perf_counter()
     process = subprocess.Popen(
         [str(word) for word in command],

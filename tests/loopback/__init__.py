@@ -35,11 +35,13 @@ class Server:
 
     def stats(self, bodies: bool = False) -> dict[str, Any]:
         """The journal's counters (journal.py)."""
-        return self._call("/loopback/stats" + ("?bodies=1" if bodies else ""))
+        stats: dict[str, Any] = self._call("/loopback/stats" + ("?bodies=1" if bodies else ""))
+        return stats
 
     def requests(self) -> list[dict[str, Any]]:
         """Headers and bodies of the requests, if started with ``keep_bodies=True``."""
-        return self._call("/loopback/requests")
+        kept: list[dict[str, Any]] = self._call("/loopback/requests")
+        return kept
 
     def reset(self) -> None:
         """Start the counters anew."""
@@ -69,8 +71,8 @@ def start(*, answers: Mapping[str, object] | str | Path = "", **options: Any) ->
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.loopback", *words], cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
+        assert process.stdout is not None
         try:
-            assert process.stdout is not None
             url = process.stdout.readline().strip()
             if not url:
                 raise RuntimeError(f"the loopback server did not start (exit code {process.wait()}): {words}")

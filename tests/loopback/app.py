@@ -133,13 +133,13 @@ class Loopback:
         """A chat completion, or what goes wrong with it."""
         options = self.options
         fault = self.faults.decide(note.body, note.attempt)
-        if fault in AT_ONCE:
-            return self._fault(fault, note)
+        if fault in AT_ONCE and (refused := self._fault(fault, note)):
+            return refused
         chat, prompt_tokens = self._read(body)
         prompt = shapes.text_of(chat.messages[-1])
         fault = fault or self.faults.for_prompt(prompt)
-        if fault in AT_ONCE:
-            return self._fault(fault, note)
+        if fault in AT_ONCE and (refused := self._fault(fault, note)):
+            return refused
         choices = self._choices(chat, prompt, prompt_tokens, note.attempt)
         self.made += 1
         form = self._form(chat, prompt, prompt_tokens)

@@ -13,8 +13,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, TypeAlias
 
 from tests.loopback.text import WORDS, digest
+
+Entry: TypeAlias = dict[str, Any]
 
 END = "<|im_end|>"
 ROUNDING = 1e6
@@ -147,7 +150,7 @@ def end_entry(dialect: str, k: int | None) -> bytes:
     return json.dumps(entry, separators=(",", ":")).encode()
 
 
-def _openai(made: Sequence[Position], k: int | None, ids: bool) -> list[dict]:
+def _openai(made: Sequence[Position], k: int | None, ids: bool) -> list[Entry]:
     return [
         {
             "token": shown(each.token),
@@ -161,10 +164,10 @@ def _openai(made: Sequence[Position], k: int | None, ids: bool) -> list[dict]:
     ]
 
 
-def _vllm(made: Sequence[Position], k: int | None, ids: bool) -> list[dict]:
+def _vllm(made: Sequence[Position], k: int | None, ids: bool) -> list[Entry]:
     """The sampled token comes first; outside the top k it takes the k-th's place. Half characters have no text."""
 
-    def entry(token: bytes, logprob: float) -> dict:
+    def entry(token: bytes, logprob: float) -> Entry:
         if ids:
             return {"token": f"token_id:{token_id(token)}", "logprob": logprob, "bytes": list(token)}
         try:
@@ -188,10 +191,10 @@ def _vllm(made: Sequence[Position], k: int | None, ids: bool) -> list[dict]:
     return entries
 
 
-def _llamacpp(made: Sequence[Position], k: int | None, ids: bool) -> list[dict]:
+def _llamacpp(made: Sequence[Position], k: int | None, ids: bool) -> list[Entry]:
     """Pieces of one character are one entry; the sampled token is listed only where it is in the top k."""
 
-    def entry(token: bytes, logprob: float, whole: bytes) -> dict:
+    def entry(token: bytes, logprob: float, whole: bytes) -> Entry:
         return {
             "id": token_id(token),
             "token": whole.decode(errors="replace"),
@@ -215,10 +218,10 @@ def _llamacpp(made: Sequence[Position], k: int | None, ids: bool) -> list[dict]:
     return entries
 
 
-def _lmdeploy(made: Sequence[Position], k: int | None, ids: bool) -> list[dict]:
+def _lmdeploy(made: Sequence[Position], k: int | None, ids: bool) -> list[Entry]:
     """Raw vocabulary pieces, bytes of those pieces' letters; the sampled token is left out of the alternatives."""
 
-    def entry(token: bytes, logprob: float) -> dict:
+    def entry(token: bytes, logprob: float) -> Entry:
         piece = raw_piece(token)
         return {"token": piece, "logprob": logprob, "bytes": list(piece.encode())}
 

@@ -100,8 +100,9 @@ def parser() -> argparse.ArgumentParser:
 
 def parse(words: Sequence[str] | None = None) -> Options:
     """Options from a command line."""
-    values = vars(parser().parse_args(words))
-    return Options(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    values: dict[str, Any] = vars(parser().parse_args(words))
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return Options(**values | lists)
 
 
 def command_line(options: dict[str, Any]) -> list[str]:
