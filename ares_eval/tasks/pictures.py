@@ -66,11 +66,10 @@ def target_size(width: int, height: int, limits: PixelLimits) -> tuple[int, int]
     bound = limits.max_pixels if area > limits.max_pixels else limits.min_pixels
     factor = math.sqrt(bound / area)
     wide, high = max(1, int(width * factor)), max(1, int(height * factor))
-    if area < limits.min_pixels:
-        # Truncation alone can leave the area a row short of the minimum: lengthen the side that distorts least.
-        while wide * high < limits.min_pixels:
-            grow_wide = abs((wide + 1) * height - width * high) <= abs(wide * height - width * (high + 1))
-            wide, high = (wide + 1, high) if grow_wide else (wide, high + 1)
+    # Truncation alone can leave the area a row short of the minimum: lengthen the side that distorts least.
+    while wide * high < limits.min_pixels:
+        grow_wide = abs((wide + 1) * height - width * high) <= abs(wide * height - width * (high + 1))
+        wide, high = (wide + 1, high) if grow_wide else (wide, high + 1)
     if wide * high > limits.max_pixels:
         if wide >= high:
             high = min(high, limits.max_pixels)
