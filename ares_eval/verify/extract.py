@@ -225,13 +225,14 @@ def candidates(response: str) -> list[Candidate]:
         return []
     start, end = area
     explicit = sorted(_explicit(response, start, end), key=lambda c: c.start, reverse=True)
-    cues = cue_candidates(response, start, end)
     if explicit:
         first = explicit[0]
-        later = [c for c in cues if c.start > first.span[1] and _CORRECTION.search(response, first.span[1], c.start)]
+        after = first.span[1]
+        corrected = _CORRECTION.search(response, after, end)
+        later = [c for c in cue_candidates(response, after, end) if c.start > corrected.start()] if corrected else []
         inside = [c for c in explicit[1:] if c.rule != "box" or first.rule in ("tag", "json")]
         return [*later[-1:], first, *inside]
-    return [*reversed(cues), *closing_candidates(response, start, end)]
+    return [*reversed(cue_candidates(response, start, end)), *closing_candidates(response, start, end)]
 
 
 def closing_candidates(response: str, start: int, end: int) -> list[Candidate]:

@@ -176,8 +176,9 @@ _NOT_WORD = re.compile(r"[^\w%$€£+\-./^=<>]+|(?<!\d)[./]|[./](?!\d)|(?<![\w)]
 def words_key(text: str, articles: bool = False) -> str:
     """Bare words in lower case: no markup, accents, punctuation that is no part of a number; articles if asked for."""
     text = unwrap(ascii_maths(text)).replace("$", " ") if "\\" in text else ascii_maths(text)
-    text = unicodedata.normalize("NFKD", text.lower())
-    text = "".join(c for c in text if not unicodedata.combining(c))
+    text = text.lower()
+    if not text.isascii():
+        text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     text = _NOT_WORD.sub(" ", text)
     if not articles:
         text = _ARTICLES.sub(" ", text)

@@ -23,16 +23,12 @@ from concurrent.futures import Future
 from dataclasses import asdict
 
 from ares_eval.verify.decision import Algebra, Decision
+from ares_eval.verify.limits import CPU_SECONDS, MEMORY_BYTES, PAIRS_PER_WORKER, START_SECONDS, WALL_FACTOR
 
-CPU_SECONDS = 2.0
-WALL_FACTOR = 4.0
-"""The wall limit is this many times the CPU limit: a backstop for an overloaded machine only."""
-MEMORY_BYTES = 1 << 30
-PAIRS_PER_WORKER = 2000
-"""A worker is replaced after this many questions: sympy's caches only grow."""
-START_SECONDS = 120.0
-
-_PROGRAM = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from ares_eval.verify.worker import main; main(int(sys.argv[2]), int(sys.argv[3]))"
+_PROGRAM = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+    "from ares_eval.verify.worker import main; main(int(sys.argv[2]), int(sys.argv[3]))"
+)
 
 
 class Pool:

@@ -9,7 +9,25 @@ from ares_eval.verify.units import parse_unit
 
 _WORD = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{3,}")
 _QUOTED = re.compile(r"\\(?:text|mathrm)\s*\{[^{}]*\}")
-_CONNECTIVES = frozenset(["and", "pi", "infty", "infinity", "inf", "mod", "where", "for", "all", "any", "integer", "integers", "some", "real", "with"])
+_CONNECTIVES = frozenset(
+    [
+        "and",
+        "pi",
+        "infty",
+        "infinity",
+        "inf",
+        "mod",
+        "where",
+        "for",
+        "all",
+        "any",
+        "integer",
+        "integers",
+        "some",
+        "real",
+        "with",
+    ]
+)
 
 
 def is_prose(text: str) -> bool:

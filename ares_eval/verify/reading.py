@@ -40,7 +40,9 @@ def _at(candidate: Candidate, text: str) -> Candidate:
     return Candidate(text, candidate.start + max(offset, 0), candidate.rule, candidate.exact)
 
 
-_HEDGE = re.compile(r"^\W{0,3}(?:either\s+)?\$?-?\d[\d.,/]*\$?\s+or\s+(?:maybe\s+|perhaps\s+|possibly\s+)?\$?-?\d[\d.,/]*", re.I)
+_HEDGE = re.compile(
+    r"^\W{0,3}(?:either\s+)?\$?-?\d[\d.,/]*\$?\s+or\s+(?:maybe\s+|perhaps\s+|possibly\s+)?\$?-?\d[\d.,/]*", re.I
+)
 
 
 def number_readings(candidate: Candidate) -> Iterator[Candidate]:

@@ -15,13 +15,16 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ares_eval.types import AnswerSpec, Verdict
 from ares_eval.verify.decision import Algebra, Decision
-from ares_eval.verify.judgement import Judgement, Open, judge
-from ares_eval.verify.pool import CPU_SECONDS, MEMORY_BYTES, Pool
+from ares_eval.verify.limits import CPU_SECONDS, MEMORY_BYTES
 from ares_eval.verify.version import VERIFIER_VERSION
+
+if TYPE_CHECKING:
+    from ares_eval.verify.judgement import Judgement, Open
+    from ares_eval.verify.pool import Pool
 
 CACHED_QUESTIONS = 65_536
 
@@ -69,7 +72,12 @@ class Verifier:
     def submit(
         self, response: str, reference: str | Sequence[str], spec: AnswerSpec, *, question: str | None = None
     ) -> Future[Verdict]:
-        """A future of the verdict, done already for every pair that needs no algebra. ``asyncio.wrap_future`` awaits it."""
+        """A future of the verdict, done already for every pair that needs no algebra.
+
+        Under asyncio, await ``asyncio.wrap_future(verifier.submit(...))``.
+        """
+        from ares_eval.verify.judgement import judge
+
         began = time.perf_counter()
         references = (reference,) if isinstance(reference, str) else tuple(reference)
         future: Future[Verdict] = Future()
@@ -88,7 +96,7 @@ class Verifier:
         def answered(done: Future[Decision]) -> None:
             try:
                 self._advance(judgement.answered(asked, done.result()), future, began)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who waits for the verdict
                 future.set_exception(error)
 
         try:
@@ -107,6 +115,8 @@ class Verifier:
             if self._closed:
                 raise RuntimeError("the verifier is closed")
             if self._pool is None:
+                from ares_eval.verify.pool import Pool
+
                 self._pool = Pool(self.workers, self.cpu_seconds, self.memory_bytes)
             future = self._pool.submit(question)
             self._known[question] = future

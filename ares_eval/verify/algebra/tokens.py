@@ -144,7 +144,9 @@ _QUALIFIER = re.compile(
     r".*?(?=[,;]?\s*(?:\\text\s*\{\s*,?\s*)(?:and|or)\b|[,;]\s*(?:and|or)\b|$)",
     re.I | re.S,
 )
-_ORDINAL = re.compile(r"(?<=\d)\s*(?:\^\s*\{?\s*)?(?:\\(?:text|mathrm)\s*\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)\b)\s*\}?")
+_ORDINAL = re.compile(
+    r"(?<=\d)\s*(?:\^\s*\{?\s*)?(?:\\(?:text|mathrm)\s*\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)\b)\s*\}?"
+)
 _DANGLING = re.compile(r"\^\s*$")
 _GLUED = re.compile(r"(?<=[\d)}])(or|and)(?=[A-Z(\\\-\d])")
 

@@ -21,7 +21,6 @@ _NEGATION = re.compile(
 )
 
 
-
 @dataclass(frozen=True, slots=True)
 class Options:
     """Options in the order of their letters. ``keys``: layout-free strings; ``words``: bare words; both lower case."""

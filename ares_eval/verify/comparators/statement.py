@@ -12,11 +12,67 @@ from ares_eval.verify.comparators.yesno import polarity
 from ares_eval.verify.normalise import words_key
 
 _ASKED = re.compile(r"Question:\s*(.*?)(?:\n|Choices:|\Z)", re.S)
-_OPENERS = frozenset(["is", "are", "was", "were", "does", "do", "did", "can", "could", "will", "would", "has", "have", "should"])
-_EMPTY = frozenset(
-    ["is", "are", "was", "were", "be", "been", "being", "does", "do", "did", "the", "a", "an", "of", "in", "on", "to", "for", "and", "or", "that", "this", "than", "it", "its", "there", "have", "has", "had", "with", "by", "as", "at", "from", "will", "would", "can", "could", "also", "so", "very", "only", "any", "all", "therefore", "thus", "image", "picture", "figure", "shown", "based"]
+_OPENERS = frozenset(
+    ["is", "are", "was", "were", "does", "do", "did", "can", "could", "will", "would", "has", "have", "should"]
 )
-_NEGATIONS = frozenset(["not", "no", "never", "isn't", "aren't", "doesn't", "don't", "isnt", "cannot", "none", "neither", "without"])
+_EMPTY = frozenset(
+    [
+        "is",
+        "are",
+        "was",
+        "were",
+        "be",
+        "been",
+        "being",
+        "does",
+        "do",
+        "did",
+        "the",
+        "a",
+        "an",
+        "of",
+        "in",
+        "on",
+        "to",
+        "for",
+        "and",
+        "or",
+        "that",
+        "this",
+        "than",
+        "it",
+        "its",
+        "there",
+        "have",
+        "has",
+        "had",
+        "with",
+        "by",
+        "as",
+        "at",
+        "from",
+        "will",
+        "would",
+        "can",
+        "could",
+        "also",
+        "so",
+        "very",
+        "only",
+        "any",
+        "all",
+        "therefore",
+        "thus",
+        "image",
+        "picture",
+        "figure",
+        "shown",
+        "based",
+    ]
+)
+_NEGATIONS = frozenset(
+    ["not", "no", "never", "isn't", "aren't", "doesn't", "don't", "isnt", "cannot", "none", "neither", "without"]
+)
 _OPPOSITES = {
     "greater": "down", "more": "down", "larger": "down", "higher": "down", "bigger": "down", "older": "down", "longer": "down",
     "taller": "down", "above": "down", "less": "up", "fewer": "up", "smaller": "up", "lower": "up", "younger": "up",

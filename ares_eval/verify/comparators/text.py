@@ -26,10 +26,41 @@ _NEGATED = re.compile(
     r"\b(?:not|never|nor|neither|than|instead of|rather than|isn t|wasn t|unlike|except|before|after)(?: \w+)?$"
 )
 _NUMBERS = dict(
-    zip(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"], map(str, range(13)), strict=True)
+    zip(
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"],
+        map(str, range(13)),
+        strict=True,
+    )
 )
 _FOOTNOTE = re.compile(r"(?<=[a-z]{3})\d{1,2}\b")
-_STOP = frozenset(["of", "the", "a", "an", "in", "on", "at", "to", "for", "and", "or", "de", "la", "le", "el", "by", "with", "from", "is", "was", "it", "they", "he", "she"])
+_STOP = frozenset(
+    [
+        "of",
+        "the",
+        "a",
+        "an",
+        "in",
+        "on",
+        "at",
+        "to",
+        "for",
+        "and",
+        "or",
+        "de",
+        "la",
+        "le",
+        "el",
+        "by",
+        "with",
+        "from",
+        "is",
+        "was",
+        "it",
+        "they",
+        "he",
+        "she",
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
