@@ -79,6 +79,7 @@ class Session:
         self._asked: dict[tuple[str, str, int], _Asked] = {}
         self._errors: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
         self._verdicts = threading.Semaphore(VERDICTS_UNDER_WAY)
+        self._server: RunningServer | None = None
         self._began = time.monotonic()
 
     def begin(self, digest: str) -> None:
@@ -114,21 +115,19 @@ class Session:
             if not config.no_cache:
                 cache = stack.enter_context(contextlib.closing(Cache(config.cache_folder())))
             verifier = stack.enter_context(Verifier())
-            server = self._serve(stack)
-            endpoint = _endpoint(config, server)
             engine = Engine(
                 config.model_name,
-                lambda: _transport(config, endpoint),
+                lambda: _transport(config, self._endpoint()),
                 EngineOptions(
                     threads=config.eval_threads,
                     max_retries=config.max_retries,
-                    vocabulary=config.vocabulary_size or (server.vocabulary if server else None),
-                    secrets=(*endpoint.secrets(), *_azure_secrets(config)),
+                    secrets=(*self._endpoint().secrets(), *_azure_secrets(config)),
                 ),
                 cache=cache,
-                before_first=lambda: self._meet(engine, endpoint, server),
+                before_first=lambda: self._meet(engine, stack),
                 note=self.warn,
             )
+            engine.vocabulary = config.vocabulary_size
             stack.enter_context(engine)
             with self._drained_on_interrupt(engine):
                 for request, outcome in engine.run(self._requests()):
@@ -137,7 +136,7 @@ class Session:
                     self.progress.status(status.in_flight, status.waiting, status.retries, status.limit)
             self._settle()
             self.fatal = engine.fatal
-            if self.fatal is not None and server is not None and (death := server.death()) is not None:
+            if self.fatal is not None and self._server is not None and (death := self._server.death()) is not None:
                 self.fatal = dataclasses.replace(self.fatal, message=death)
             self.manifest["changes"] = {
                 **dataclasses.asdict(engine.changes),
@@ -201,31 +200,30 @@ class Session:
 
     # ------------------------------------------------------------ who is asked
 
-    def _serve(self, stack: contextlib.ExitStack) -> RunningServer | None:
-        if self.config.serve is None or self._all_recorded():
-            return None
-        from ares_eval.inference import servers
+    def _endpoint(self) -> Endpoint:
+        key = self.config.openai_api_key.get_secret_value() if self.config.openai_api_key else None
+        return Endpoint(self._server.base_url if self._server else self.config.openai_base_url or OPENAI_URL, key)
 
-        return stack.enter_context(
-            servers.start(
-                self.config.serve,
-                extra_args=self.config.serve_args,
-                log_dir=self.writer.folder,
-                model_name=self.config.model_name,
-                notify=self.progress.note,
-            )
-        )
-
-    def _all_recorded(self) -> bool:
-        return len(self._done) >= sum(self.whole.planned.values()) > 0
-
-    def _meet(self, engine: Engine, endpoint: Endpoint, server: RunningServer | None) -> None:
-        """Before the first request: who is this, and, where pictures will be sent, does it take them?"""
+    def _meet(self, engine: Engine, stack: contextlib.ExitStack) -> None:
+        """Before the first request: start the server where we serve; who is it, and does it take pictures?"""
         from ares_eval.inference import probe
 
+        if self.config.serve is not None:
+            from ares_eval.inference import servers
+
+            self._server = stack.enter_context(
+                servers.start(
+                    self.config.serve,
+                    extra_args=self.config.serve_args,
+                    log_dir=self.writer.folder,
+                    model_name=self.config.model_name,
+                    notify=self.progress.note,
+                )
+            )
+            engine.vocabulary = engine.vocabulary or self._server.vocabulary
         pictures = any("image" in task.modality for task in self.whole.tasks.values())
-        met = probe.meet(endpoint, self.config.model_name, pictures=pictures)
-        self.manifest["server"] = dict(server.identity) if server else {}
+        met = probe.meet(self._endpoint(), self.config.model_name, pictures=pictures)
+        self.manifest["server"] = dict(self._server.identity) if self._server else {}
         self.manifest["server"]["probe"] = dataclasses.asdict(met)
         self.writer.write(records.MANIFEST, self.manifest)
         if pictures and met.pictures is False:
@@ -335,11 +333,6 @@ def _record(request: Request, asked: _Asked, reply: Reply, verdict: Verdict) -> 
 
 def _question(sample: Sample) -> str:
     return "".join(part.text for part in sample.messages[-1].parts if isinstance(part, TextPart))
-
-
-def _endpoint(config: RunConfig, server: RunningServer | None) -> Endpoint:
-    key = config.openai_api_key.get_secret_value() if config.openai_api_key else None
-    return Endpoint(server.base_url if server else config.openai_base_url or OPENAI_URL, key)
 
 
 def _azure_secrets(config: RunConfig) -> tuple[str, ...]:

@@ -52,7 +52,6 @@ class EngineOptions:
     threads: int = 8
     max_retries: int = 3
     total: float = 7200.0
-    vocabulary: int | None = None
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """Cut out of every message."""
 
@@ -111,6 +110,8 @@ class Engine:
         self.status = EngineStatus()
         self.fatal: Failure | None = None
         """Why the run was given up, where it was."""
+        self.vocabulary: int | None = None
+        """Size of the model's vocabulary, for upper entropy bounds; may be set until the first request is sent."""
         self.changes = parameters.ParameterChanges()
         """What the server made us rename or drop."""
         self.lowered: dict[str, int] = {}
@@ -394,7 +395,7 @@ class Engine:
         try:
             async with asyncio.timeout_at(job.deadline):
                 if sampling.stream:
-                    collected = SseReply(logprobs=sampling.logprobs, vocabulary=self._options.vocabulary)
+                    collected = SseReply(logprobs=sampling.logprobs, vocabulary=self.vocabulary)
                     answer = await self._transport.stream_chat(body, collected.feed)
                     if answer.status == 200 and not answer.body:
                         return collected.reply()
@@ -409,7 +410,7 @@ class Engine:
         return await self._loop.run_in_executor(self._workers, self._decode, answer, sampling)
 
     def _decode(self, answer: HttpAnswer, sampling: Sampling) -> Reply:
-        return wire.decode_reply(answer.body, logprobs=sampling.logprobs, vocabulary=self._options.vocabulary)
+        return wire.decode_reply(answer.body, logprobs=sampling.logprobs, vocabulary=self.vocabulary)
 
     def _after_fault(self, job: _Job, fault: failures.Fault) -> None:
         """Adapt, retry or give up."""

@@ -224,8 +224,9 @@ def test_log_probs_that_were_asked_for_and_not_given_are_an_error() -> None:
 def test_log_probs_of_every_dialect(dialect: str, stream: bool) -> None:
     with (
         loopback.start(dialect=dialect, logprobs_mode=True, tokens=30) as server,
-        engine(server.url, vocabulary=50000) as asks,
+        engine(server.url) as asks,
     ):
+        asks.vocabulary = 50_000
         found = outcomes(asks.run(request(n, logprobs=10, stream=stream) for n in range(5)))
     for reply in found.values():
         assert isinstance(reply, Reply), reply
