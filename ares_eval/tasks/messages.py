@@ -1,9 +1,9 @@
 """A question's text and pictures, in the order of the source.
 
-`<image1>`, `<image 1>` and the unnumbered `<image>` are replaced by their picture where they first stand. Some
-sources number panels that lie in one picture (MathVision's `<image2>` with a single file), or name a picture again:
-such a placeholder stays as text. A picture that no placeholder names comes before the text, as the official
-protocols put it.
+`<image1>`, `<image 1>` and the unnumbered `<image>` are replaced by their picture where they first stand; where a
+picture is named again the mark stays as text. A picture that no mark names comes before the text, as the official
+protocols put it. Where the text has more marks than there are pictures (MathVision's `<image1>` to `<image5>` with a
+single file), they number panels within the picture: it comes first, and all marks stay as text.
 """
 
 from __future__ import annotations
@@ -19,22 +19,26 @@ _PLACEHOLDER = re.compile(r"<image\s?(\d{0,3})>")
 
 def interleave(text: str, pictures: Sequence[Picture]) -> tuple[TextPart | PicturePart, ...]:
     """Texts and pictures in order; the n-th picture belongs to ``<imagen>``, or to the n-th ``<image>``."""
+    marks: list[tuple[int, re.Match[str]]] = []
+    unnumbered = 0
+    for mark in _PLACEHOLDER.finditer(text):
+        if not mark[1]:
+            unnumbered += 1
+        marks.append((int(mark[1]) if mark[1] else unnumbered, mark))
+    if any(not 1 <= number <= len(pictures) for number, _ in marks):
+        marks = []
     placed: set[int] = set()
     parts: list[TextPart | PicturePart] = []
-    start = unnumbered = 0
-    for mark in _PLACEHOLDER.finditer(text):
-        if mark[1]:
-            number = int(mark[1]) - 1
-        else:
-            number, unnumbered = unnumbered, unnumbered + 1
-        if not 0 <= number < len(pictures) or number in placed:
+    start = 0
+    for number, mark in marks:
+        if number in placed:
             continue
         placed.add(number)
         _add_text(parts, text[start : mark.start()])
-        parts.append(PicturePart(pictures[number]))
+        parts.append(PicturePart(pictures[number - 1]))
         start = mark.end()
     _add_text(parts, text[start:])
-    first = [PicturePart(picture) for number, picture in enumerate(pictures) if number not in placed]
+    first = [PicturePart(picture) for number, picture in enumerate(pictures, 1) if number not in placed]
     return (*first, *parts)
 
 

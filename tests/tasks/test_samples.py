@@ -35,8 +35,8 @@ def shown(text: str, *pictures: Picture) -> list[str]:
         ("x <image> y <image> z", (A, B), ["x ", "<a>", " y ", "<b>", " z"]),
         ("<image2> first, <image1> second", (A, B), ["<b>", " first, ", "<a>", " second"]),
         ("only <image 2>", (A, B, C), ["<a>", "<c>", "only ", "<b>"]),
-        # MathVision: one picture holds the panels that the text numbers.
-        ("<image1> A: <image2> B: <image3>", (A,), ["<a>", " A: <image2> B: <image3>"]),
+        # MathVision: one picture holds all the panels that the text numbers.
+        ("<image1> A: <image2> B: <image3>", (A,), ["<a>", "<image1> A: <image2> B: <image3>"]),
         ("<image1> again <image1>", (A,), ["<a>", " again <image1>"]),
         ("a < b <image> <b>", (A,), ["a < b ", "<a>", " <b>"]),
         ("<image0> <image99>", (A,), ["<a>", "<image0> <image99>"]),
