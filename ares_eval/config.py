@@ -71,6 +71,7 @@ class RunConfig(BaseModel):
     judge_model: str | None = None
     judge_base_url: str | None = None
     judge_api_key: SecretStr | None = None
+    judge_self: bool = False
 
     output_dir: Path = Path("results/runs")
     run_name: str | None = None
@@ -178,7 +179,11 @@ def load(flags: Mapping[str, Any]) -> RunConfig:
 
 
 def _environment() -> dict[str, Any]:
-    names = {"openai_api_key": "OPENAI_API_KEY", "openai_base_url": "OPENAI_BASE_URL"}
+    names = {
+        "openai_api_key": "OPENAI_API_KEY",
+        "openai_base_url": "OPENAI_BASE_URL",
+        "judge_api_key": "JUDGE_API_KEY",
+    }
     return {field: os.environ[name] for field, name in names.items() if os.environ.get(name)}
 
 

@@ -69,7 +69,9 @@ def show(config: RunConfig, write: Callable[[str], None]) -> int:
     forecasts = [forecast(task, config) for task in whole.tasks.values()]
     money = cost(forecasts, config)
     if config.json_output:
-        write(json.dumps({"tasks": [asdict(one) for one in forecasts], "cost": money, "unavailable": whole.unavailable}))
+        write(
+            json.dumps({"tasks": [asdict(one) for one in forecasts], "cost": money, "unavailable": whole.unavailable})
+        )
     else:
         names = ("task", "questions", "requests", "pictures", "prompt tokens ~", "answer tokens <=")
         rows = [names, *([str(value) for value in asdict(one).values()] for one in forecasts)]

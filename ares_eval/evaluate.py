@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ares_eval import manifest, plan, records, results, tasks
+from ares_eval.config import ConfigError
 from ares_eval.progress import Progress
 from ares_eval.session import Session, TaskSet
 from ares_eval.types import Failure, Json
+from ares_eval.verify.judge import refuse_self_judging
 
 if TYPE_CHECKING:
     from ares_eval.config import RunConfig
@@ -45,9 +47,14 @@ class NothingToRun(Exception):
 def evaluate(config: RunConfig, progress: Progress, *, warn: Callable[[str], None]) -> Evaluation:
     """Run ``config`` to its end, or as far as it goes; ``warn`` takes the lines that nobody should miss.
 
-    Raises tasks.UnknownTask, NothingToRun, records.RunError, inference.servers errors, CacheError, and ValueError for
-    a base URL that is none.
+    Raises tasks.TaskError, NothingToRun, records.RunError, inference.servers' errors, CacheError, and ConfigError where
+    a model would judge itself.
     """
+    if config.judge_model is not None:
+        try:
+            refuse_self_judging(config.judge_model, config.model_name, config.judge_self)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
     whole = load_tasks(config, warn)
     model = _model(config)
     digest = config.digest({name: task.fingerprint for name, task in whole.tasks.items()}, model.weights)
@@ -67,6 +74,10 @@ def _finish(session: Session) -> Evaluation:
     writer = session.writer
     found = results.summarise(records.read_records(writer.folder / records.SAMPLES), session.metas())
     asked, measured = results.asked_and_measured(found)
+    if session.config.judge_model is not None and measured and not session.interrupted:
+        from ares_eval import judging
+
+        found["judged"] = judging.judge_run(session.config, writer, session.metas(), session.warn)
     code, reason = _outcome(asked, measured, session.whole, session.config, session.fatal, session.interrupted)
     session.manifest["status"] = "complete" if measured == asked else "incomplete"
     session.manifest["finished"] = manifest.now()

@@ -25,7 +25,11 @@ _PACKAGES = ("aiohttp", "math-verify", "msgspec", "numpy", "openai", "pillow", "
 
 
 def create(
-    config: RunConfig, digest: str, tasks: Mapping[str, Task], planned: Mapping[str, int], unavailable: Mapping[str, str]
+    config: RunConfig,
+    digest: str,
+    tasks: Mapping[str, Task],
+    planned: Mapping[str, int],
+    unavailable: Mapping[str, str],
 ) -> dict[str, Json]:
     """The manifest of a run that begins; ``planned``: draws of each task, ``unavailable``: task and cause."""
     return {

@@ -215,6 +215,30 @@ def test_the_key_is_written_nowhere(tmp_path: Path, data: Path, capfd: pytest.Ca
             assert SECRET[:-1].encode() not in path.read_bytes(), path
 
 
+def test_a_judge_decides_what_rules_cannot_and_is_kept_apart(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vague = "Somewhere between three and fifteen, I believe."
+    with loopback.start(reply=vague) as server, loopback.start(model="judge", reply="INCORRECT", api_key="j") as judge:
+        flags = ("--judge-model", "judge", "--judge-base-url", judge.url, "--judge-api-key", "j")
+        assert ask(tmp_path, server.url, *flags, datasets="smoke_text") == 0
+        asked = judge.stats()["requests"]
+    found = shown(capsys)
+    rules, judged = found["tasks"]["smoke_text"], found["judged"]["tasks"]["smoke_text"]
+    assert rules["unverifiable"] == found["judged"]["asked"] == asked > 0
+    assert judged["unverifiable"] == 0
+    assert judged["incorrect"] == rules["incorrect"] + rules["unverifiable"]
+    assert found["judged"]["model"] == "judge"
+    assert json.loads((Path(found["run"]) / "judged.json").read_text())["decided"] == asked
+
+
+def test_a_model_does_not_judge_itself_unless_told(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(tmp_path, "http://127.0.0.1:9/v1", "--judge-model", "m") == 2
+    assert "--judge-self" in capsys.readouterr().err
+
+
 def test_a_second_process_on_the_same_run_is_turned_away(tmp_path: Path, data: Path) -> None:
     with loopback.start(answers=ANSWERS, latency=0.3) as server:
         first = subprocess.Popen([sys.executable, "-m", "ares_eval.cli", *words(tmp_path, server.url)], stdout=-3)

@@ -83,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flag("--judge-model", metavar="NAME", help="an LLM judge for unverifiable answers; never the model under test")
     flag("--judge-base-url", metavar="URL", help="its endpoint")
     flag("--judge-api-key", metavar="KEY", help="its key (also $JUDGE_API_KEY)")
+    flag("--judge-self", action="store_true", help="let a model judge its own answers all the same")
 
     flag = group("output")
     flag("--output-dir", metavar="DIR", help="where run folders go [results/runs]")
@@ -142,6 +143,7 @@ def _named(config: Any) -> Any:
 def _evaluate(config: Any) -> int:
     from ares_eval import evaluate as evaluation
     from ares_eval import progress, records, tasks
+    from ares_eval.config import ConfigError
     from ares_eval.inference.cache import CacheError
     from ares_eval.inference.servers import ServerFailed, ServeSpecError
 
@@ -160,7 +162,7 @@ def _evaluate(config: Any) -> int:
 
             return dry_run.show(config, print)
         done = evaluation.evaluate(config, shown, warn=warn)
-    except tasks.TaskError as error:
+    except (tasks.TaskError, ConfigError) as error:
         print(f"ares-eval: {error}", file=sys.stderr)
         return 2
     except evaluation.NothingToRun as error:
@@ -198,6 +200,10 @@ def _show(found: dict[str, Json], done: Any, config: Any) -> None:
         print(json.dumps({"run": str(done.folder), "exit_code": done.exit_code, **found}))
     else:
         table.write_table(found, sys.stdout)
+        if "judged" in found:
+            judged = found["judged"]
+            print(f"\nwith the judge {judged['model']} ({judged['decided']} of {judged['asked']} decided):")
+            table.write_table(judged, sys.stdout)
         print(f"run: {done.folder}")
     if done.reason:
         print(f"ares-eval: {done.reason}", file=sys.stderr)
