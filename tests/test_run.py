@@ -311,3 +311,23 @@ def wait_until(reached: Any, seconds: float = 30.0) -> None:
     while not reached():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
+
+
+def test_the_same_from_python(tmp_path: Path, data: Path) -> None:
+    from ares_eval import api
+
+    with loopback.start(answers=ANSWERS) as server:
+        done = api.evaluate(
+            model_name="m",
+            openai_base_url=server.url,
+            datasets="gsm8k",
+            dataset_dir=data,
+            limit=5,
+            output_dir=tmp_path / "runs",
+            cache_dir=tmp_path / "cache",
+        )
+    assert done.exit_code == 0
+    assert done.results["tasks"]["gsm8k"]["correct"] == 5
+    assert len(list(api.load_run(done.folder).records())) == 5
+    with pytest.raises(api.config.ConfigError, match="model_name"):
+        api.evaluate(datasets="gsm8k")
