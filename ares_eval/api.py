@@ -27,8 +27,8 @@ def evaluate(*, quiet: bool = True, **settings: Any) -> Evaluation:
     """Run an evaluation; ``settings`` are those of the command line, with underscores (``model_name=...``).
 
     Blocks until the run has ended; what was recorded before is not asked again. ``quiet=False`` shows progress on
-    standard error. Raises config.ConfigError for a wrong setting; a run that could not measure everything is no error: see
-    ``exit_code`` and ``reason`` of what is returned.
+    standard error. Raises config.ConfigError for a wrong setting. A run that could not measure everything is no error:
+    see ``exit_code`` and ``reason`` of what is returned.
     """
     made = config.load({**settings, "quiet": quiet})
     if not made.model_name:
