@@ -14,8 +14,10 @@ import resource
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
+from ares_eval.types import Verdict
 from ares_eval.verify import Verifier
 from ares_eval.verify.row import Pair, pair_of
 
@@ -39,9 +41,8 @@ def main() -> int:
         futures = [_submit(verifier, pair) for pair in pairs]
         slowest = max(future.result().seconds for future in futures)
     spent, wall = _cpu() - began, time.perf_counter() - wall
-    print(
-        f"all: {len(pairs)} pairs, {len(pairs) / spent:.0f} per CPU-second, {len(pairs) / wall:.0f} per second, slowest {slowest:.2f} s"
-    )
+    rate = f"{len(pairs) / spent:.0f} per CPU-second, {len(pairs) / wall:.0f} per second"
+    print(f"all: {len(pairs)} pairs, {rate}, slowest {slowest:.2f} s")
     if easy:
         began = time.process_time()
         with Verifier(workers=1) as verifier:
@@ -55,7 +56,7 @@ def main() -> int:
     return 0
 
 
-def _submit(verifier: Verifier, pair: Pair):  # noqa: ANN202 - a future of a verdict
+def _submit(verifier: Verifier, pair: Pair) -> Future[Verdict]:
     return verifier.submit(pair.response, pair.references, pair.spec, question=pair.question)
 
 

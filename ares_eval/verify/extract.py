@@ -63,14 +63,15 @@ _TAG = re.compile(
 )
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(\S[^\n]*)", re.M)
 _JSON_FIELD = re.compile(
-    r"[\"'](?:final[_ ]?|short[_ ]?)?(?:answer|result|choice|option)[\"']\s*:\s*(\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|\[[^\]\n]*\]|[^,}\n]+)",
+    r"[\"'](?:final[_ ]?|short[_ ]?)?(?:answer|result|choice|option)[\"']\s*:\s*"
+    r"(\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|\[[^\]\n]*\]|[^,}\n]+)",
     re.I,
 )
 
 
 def boxes(response: str, start: int, end: int) -> list[Candidate]:
     """All non-empty boxes in order; one that is never closed reaches to the end of its line."""
-    found = []
+    found: list[Candidate] = []
     if "box" not in response:
         return found
     position = start
@@ -254,10 +255,12 @@ def closing_candidates(response: str, start: int, end: int) -> list[Candidate]:
 
 
 _REFUSAL = re.compile(
-    r"\b(?:i'm sorry|i am sorry|i apologi[sz]e|(?:can't|cannot|can not|unable to|not able to|(?:it is|it's|is)? ?impossible to|"
+    r"\b(?:i'm sorry|i am sorry|i apologi[sz]e|(?:can't|cannot|can not|unable to|not able to|"
+    r"(?:it is|it's|is)? ?impossible to|"
     r"not possible to|don't have (?:the )?(?:ability|access|enough)|do not have (?:the )?(?:ability|access|enough))\b"
     r"|cannot be determined|can't be determined|not enough information|insufficient information|"
-    r"(?:does|do) not (?:provide|contain|give|include)|(?:is|are|was|were) not (?:provided|given|shown|available)|please provide)",
+    r"(?:does|do) not (?:provide|contain|give|include)|"
+    r"(?:is|are|was|were) not (?:provided|given|shown|available)|please provide)",
     re.I,
 )
 

@@ -108,7 +108,7 @@ def decision_in(reply: str) -> VerdictValue:
 
 
 class JudgeCache:
-    """Judged pairs in an append-only JSON-lines file, keyed by model, prompt and temperature 0; in memory without a file."""
+    """Replies of judges in an append-only JSON-lines file, keyed by model and prompt; in memory without a file."""
 
     def __init__(self, path: Path | None = None) -> None:
         self._path = path

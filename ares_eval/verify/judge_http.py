@@ -54,9 +54,9 @@ class HttpJudge:
             headers["Authorization"] = f"Bearer {self._key}"
         failure = "no try"
         for attempt in range(TRIES):
-            request = urllib.request.Request(self._url, data=body, headers=headers, method="POST")  # noqa: S310
+            request = urllib.request.Request(self._url, data=body, headers=headers, method="POST")
             try:
-                with urllib.request.urlopen(request, timeout=self._timeout) as reply:  # noqa: S310
+                with urllib.request.urlopen(request, timeout=self._timeout) as reply:
                     return _text(reply.read(MAX_REPLY))
             except urllib.error.HTTPError as error:
                 failure = f"status {error.code}"

@@ -149,8 +149,7 @@ def _polar(response: str, references: tuple[str, ...], guessed: bool) -> Judgeme
         if polarity(place.text) is not None:
             outcomes = tuple(compare_yesno(place.text, reference) for reference in references)
             return Judgement("yesno", guessed, outcomes, (place,) * len(outcomes))
-    place = places[0] if places else None
-    return Judgement("yesno", guessed, (Decision(None, "yesno", "ambiguous"),), (place,))
+    return Judgement("yesno", guessed, (Decision(None, "yesno", "ambiguous"),), (places[0] if places else None,))
 
 
 def _text(

@@ -21,6 +21,7 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import asdict
+from pathlib import Path
 
 from ares_eval.verify.decision import Algebra, Decision
 from ares_eval.verify.limits import CPU_SECONDS, MEMORY_BYTES, PAIRS_PER_WORKER, START_SECONDS, WALL_FACTOR
@@ -100,7 +101,7 @@ class _Worker:
     """One child process and the pipe to it; used by one thread only."""
 
     def __init__(self, memory_bytes: int) -> None:
-        path = json.dumps([entry or os.getcwd() for entry in sys.path])
+        path = json.dumps([entry or str(Path.cwd()) for entry in sys.path])
         environment = {**os.environ, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, path, str(os.getpid()), str(memory_bytes)],

@@ -19,11 +19,13 @@ from ares_eval.verify.quantity import parse_quantity, quantities_in
 _MATHS = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$((?:[^$\\]|\\.)+?)\$", re.S)
 _LEADING_TEXT = re.compile(r"^\s*\\(?:text|mathrm|textbf)\s*\{[^{}]*?(?:is|are|=|:|be|to)\s*\}\s*")
 _TRAILING_CLAUSE = re.compile(
-    r"(?:[,;.]\s+|\s+)(?:since|because|as|so|which|where|when|not|but|giving|and not|rather)\b.*$|\s*\((?:not|i\.e\.|or about|approximately)[^)]*\)\s*$",
+    r"(?:[,;.]\s+|\s+)(?:since|because|as|so|which|where|when|not|but|giving|and not|rather)\b.*$"
+    r"|\s*\((?:not|i\.e\.|or about|approximately)[^)]*\)\s*$",
     re.S,
 )
 _LEAD = re.compile(
-    r"^(?:indeed|therefore|thus|clearly|simply|just|exactly|approximately|about|around|roughly|equal to|given by|then|that|either)\s+",
+    r"^(?:indeed|therefore|thus|clearly|simply|just|exactly|approximately|about|around|roughly|"
+    r"equal to|given by|then|that|either)\s+",
     re.I,
 )
 _EQUALS = re.compile(r"(?<![<>!:])=(?!=)|\\approx|≈")
@@ -139,9 +141,8 @@ def _last_side(text: str) -> str:
             depth += 1
         elif match[0] in "})]":
             depth -= 1
-        elif depth == 0 and text[match.end() :].strip(" $.\n"):
-            if match[0] == "=" or cut == 0:
-                cut = match.end()
+        elif depth == 0 and text[match.end() :].strip(" $.\n") and (match[0] == "=" or cut == 0):
+            cut = match.end()
     return text[cut:]
 
 

@@ -19,10 +19,11 @@ def spec_from(fields: Mapping[str, Any] | None) -> AnswerSpec:
     answer = (fields or {}).get("answer")
     if not isinstance(answer, Mapping):
         return AnswerSpec()
+    choices = answer.get("choices")
     return AnswerSpec(
         str(answer.get("type") or "auto"),
         dict(answer.get("policy") or {}),
-        tuple(str(choice) for choice in (answer.get("choices") if answer.get("choices") is not None else ())),
+        () if choices is None else tuple(str(choice) for choice in choices),
     )
 
 

@@ -37,8 +37,10 @@ def _define(base: str, entries: dict[str, str | int | Fraction]) -> None:
 
 _define("length", {
     "m meter meters metre metres": 1, "km kilometer kilometers kilometre kilometres": 1000,
-    "cm centimeter centimeters centimetre centimetres": "1/100", "mm millimeter millimeters millimetre millimetres": "1/1000",
-    "dm decimeter decimeters": "1/10", "nm nanometer nanometers": "1/1000000000", "um micrometer micrometers": "1/1000000",
+    "cm centimeter centimeters centimetre centimetres": "1/100",
+    "mm millimeter millimeters millimetre millimetres": "1/1000",
+    "dm decimeter decimeters": "1/10", "nm nanometer nanometers": "1/1000000000",
+    "um micrometer micrometers": "1/1000000",
     "inch inches": "254/10000", "ft foot feet": "3048/10000", "yd yard yards": "9144/10000",
     "mi mile miles": "1609344/1000",
 })  # fmt: skip
@@ -48,7 +50,8 @@ _define("time", {
 })  # fmt: skip
 _define("month", {"month months": 1, "year years yr yrs": 12})
 _define("mass", {
-    "kg kilogram kilograms": 1000, "g gram grams gm": 1, "mg milligram milligrams": "1/1000", "ton tons tonne tonnes": 10**6,
+    "kg kilogram kilograms": 1000, "g gram grams gm": 1,
+    "mg milligram milligrams": "1/1000", "ton tons tonne tonnes": 10**6,
     "lb lbs pound pounds": "45359237/100000", "oz ounce ounces": "45359237/1600000",
 })  # fmt: skip
 _define("volume", {"l liter liters litre litres": 1, "ml milliliter milliliters millilitre millilitres": "1/1000"})
@@ -136,6 +139,4 @@ def same_dimension(one: Unit, other: Unit) -> bool:
     """Whether values in these units can be compared at all."""
     if one.known and other.known:
         return one.dimension == other.dimension
-    if one.known or other.known:
-        return False
-    return True
+    return not (one.known or other.known)

@@ -45,19 +45,19 @@ def _value(node: Node, env: Environment, sign: int) -> Number:
     return operation(node, env, sign)
 
 
-def _num(node: Node, env: Environment, sign: int) -> Number:
+def _num(node: Node, _env: Environment, _sign: int) -> Number:
     assert node.value is not None
     return node.value
 
 
-def _sym(node: Node, env: Environment, sign: int) -> Number:
+def _sym(node: Node, env: Environment, _sign: int) -> Number:
     return env[node.name]
 
 
 _CONSTANTS: dict[str, complex] = {"pi": complex(math.pi), "e": complex(math.e), "i": 1j}
 
 
-def _const(node: Node, env: Environment, sign: int) -> Number:
+def _const(node: Node, env: Environment, _sign: int) -> Number:
     return env.get(node.name, _CONSTANTS[node.name])
 
 
@@ -154,7 +154,7 @@ def _fact(node: Node, env: Environment, sign: int) -> Number:
     return Fraction(math.factorial(int(value)))
 
 
-def _infinity(node: Node, env: Environment, sign: int) -> Number:
+def _infinity(_node: Node, _env: Environment, _sign: int) -> Number:
     raise Undefined("infinity")
 
 

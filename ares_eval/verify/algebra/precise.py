@@ -20,7 +20,7 @@ MAX_EXPONENT = 10**7
 
 def settle(one: Node, other: Node, signs: tuple[int, int]) -> bool | None:
     """Equal or different at high precision; None where the expressions cannot be evaluated."""
-    import mpmath
+    import mpmath  # type: ignore[import-untyped]
 
     agreed = 0
     points = environments(symbols(one) | symbols(other))

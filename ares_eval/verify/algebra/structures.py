@@ -55,7 +55,7 @@ def simplified(node: Node) -> Node:
     """Approximation tails, memberships of a name and one-element lists stripped away."""
     while True:
         if node.op == "rel":
-            operators = node.name.split(",")
+            operators: list[str] = node.name.split(",")
             if operators == ["->"]:
                 node = Node("rel", node.args, "=")
             elif "~" in operators:
@@ -71,10 +71,10 @@ def simplified(node: Node) -> Node:
             else:
                 return node
         elif node.op == "list" and any(_is_domain(argument) for argument in node.args):
-            kept = tuple(argument for argument in node.args if not _is_domain(argument))
-            if not kept:
+            items = tuple(argument for argument in node.args if not _is_domain(argument))
+            if not items:
                 return node
-            node = kept[0] if len(kept) == 1 else Node("list", kept, node.name)
+            node = items[0] if len(items) == 1 else Node("list", items, node.name)
         elif node.op == "list" and len(node.args) == 1:
             node = node.args[0]
         else:

@@ -110,8 +110,14 @@ _OPERATORS = {
     "emptyset": "∅", "varnothing": "∅", "prime": "'", "circ": "°", "degree": "°", "land": "and", "wedge": "and",
     "lor": "or", "vee": "or", "ldots": "...", "dots": "...", "cdots": "...", "Vert": "|", "lVert": "|", "rVert": "|",
 }  # fmt: skip
-_SKIPPED = frozenset(["angle", "triangle", "therefore", "because", "nonumber", "notag", "displaystyle", "hfill", "medspace", "vec", "overrightarrow", "hat", "bar", "overline", "widehat", "parallel", "smallsetminus", "tag"])  # fmt: skip
-_TEXT = frozenset(["text", "mathrm", "textbf", "textit", "mathbf", "mathit", "mathsf", "textrm", "mbox", "hbox", "mathtt", "boldsymbol", "bm", "operatorname", "texttt", "textnormal", "textsf", "emph", "underline"])  # fmt: skip
+_SKIPPED = frozenset(
+    {"angle", "triangle", "therefore", "because", "nonumber", "notag", "displaystyle", "hfill", "medspace", "vec"}
+    | {"overrightarrow", "hat", "bar", "overline", "widehat", "parallel", "smallsetminus", "tag"}
+)
+_TEXT = frozenset(
+    {"text", "mathrm", "textbf", "textit", "mathbf", "mathit", "mathsf", "textrm", "mbox", "hbox", "mathtt", "textsf"}
+    | {"boldsymbol", "bm", "operatorname", "texttt", "textnormal", "emph", "underline"}
+)
 _SEPARATORS = {"and": "and", "or": "or", "und": "and", "et": "and", "with": ",", "&": "and", "và": "and"}
 _UNIT_TAIL = re.compile(r"^(?:for|where|when|if|such that|as|with|all|any|some|is|are|since)\b", re.I)
 
@@ -154,7 +160,7 @@ _GLUED = re.compile(r"(?<=[\d)}])(or|and)(?=[A-Z(\\\-\d])")
 def prepared(text: str) -> str:
     """Layout and qualifying clauses gone, digit groups joined, systems of equations as comma-separated ones."""
     text = _GLUED.sub(r" \1 ", _QUALIFIER.sub("", text))
-    text = _BROKEN_COMMA.sub(lambda m: "" if m[0] != "\\," else "", text)
+    text = _BROKEN_COMMA.sub("", text)
     text = bare_maths(text)
     if "\\" in text:
         text = _CASES.sub(lambda m: m[1].replace("\\\\", ", ").replace("&", " "), text)
@@ -264,8 +270,12 @@ def _text_token(content: str, tokens: list[Token]) -> None:
         tokens.append(Token("word", " ".join(lowered.split())))
 
 
-_LETTER_WORDS = {"pi": ("constant", "pi"), "infty": ("operator", "∞"), "inf": ("operator", "∞"), "infinity": ("operator", "∞"),
-                 "oo": ("operator", "∞"), "degrees": ("operator", "°"), "degree": ("operator", "°"), "sqrt": ("command", "sqrt")}  # fmt: skip
+_LETTER_WORDS = {
+    "pi": ("constant", "pi"),
+    **dict.fromkeys(("infty", "inf", "infinity", "oo"), ("operator", "∞")),
+    **dict.fromkeys(("degrees", "degree"), ("operator", "°")),
+    "sqrt": ("command", "sqrt"),
+}
 
 
 def _letters(run: str, tokens: list[Token]) -> None:

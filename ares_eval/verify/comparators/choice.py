@@ -52,10 +52,13 @@ _NAMED_LETTER = re.compile(
     r"\b(?:option|choice|answer|statement|alternative|figure|set|box|选项)\s*[(\[\"'*]*([A-Z])\b(?!')", re.I
 )
 _CUES = re.compile(
-    r"\b(?:option|choice|answer|alternative)s?\s*[(\[*\"']*([A-Z])[)\]*\"'.:]*(?:[^.\n]{0,80}?)\s+(?:is|must be|would be|seems to be)\s+(?:the\s+|therefore\s+|thus\s+)*(?:correct|right|best|answer|most|only|one)"
+    r"\b(?:option|choice|answer|alternative)s?\s*[(\[*\"']*([A-Z])[)\]*\"'.:]*(?:[^.\n]{0,80}?)"
+    r"\s+(?:is|must be|would be|seems to be)\s+(?:the\s+|therefore\s+|thus\s+)*"
+    r"(?:correct|right|best|answer|most|only|one)"
     r"|(?:\(([A-Z])\)|\b([A-HJ-Z]))[*\"']*\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b"
     r"|\b(?:choose|select|pick|go with|going with|chose)\s+(?:option|choice|answer|letter)?\s*[(\[*\"']*([A-Z])\b(?!')"
-    r"|\b(?:matches|corresponds? to|match|matching|which is|belongs to)\s+(?:with\s+)?(?:the\s+)?(?:option|choice|answer|set)\s*[(\[*\"']*([A-Z])\b(?!')",
+    r"|\b(?:matches|corresponds? to|match|matching|which is|belongs to)"
+    r"\s+(?:with\s+)?(?:the\s+)?(?:option|choice|answer|set)\s*[(\[*\"']*([A-Z])\b(?!')",
 )
 _NEGATED_TAIL = re.compile(r"\b(?:not|isn't|never|no longer|incorrect|wrong|neither)\b[^.]{0,20}$", re.I)
 
@@ -172,7 +175,9 @@ def _choice_cues(response: str, start: int, end: int) -> list[Candidate]:
 
 def read_choice(text: str, options: Options, exact: bool, multi: bool) -> frozenset[str] | None:
     """The letters that an answer text names; empty for an explicit answer that is no option; None for neither."""
-    text = trimmed(unwrap(ascii_maths(text)).replace("$", " ")) if "\\" in text or not text.isascii() else trimmed(text)
+    if "\\" in text or not text.isascii():
+        text = unwrap(ascii_maths(text)).replace("$", " ")
+    text = trimmed(text)
     text = trimmed(text.replace("*", "").replace("$", " ") if len(text) < 6 else text.replace("*", ""))
     if not text:
         return None
@@ -188,7 +193,7 @@ def read_choice(text: str, options: Options, exact: bool, multi: bool) -> frozen
     named = named_exactly(text, options)
     if named:
         return named
-    head = _head(text, letters, options, multi)
+    head = _head(text, letters, options)
     if head:
         return head
     for pattern in (_PAREN_LETTER, _NAMED_LETTER):
@@ -215,7 +220,7 @@ def read_choice(text: str, options: Options, exact: bool, multi: bool) -> frozen
     return frozenset() if excluded(bare, options) else None
 
 
-def _head(text: str, letters: str, options: Options, multi: bool) -> frozenset[str] | None:
+def _head(text: str, letters: str, options: Options) -> frozenset[str] | None:
     several = _SEVERAL.match(text)
     if several and (several[0][0].isupper() or several[0][0] in "([b"):
         found = frozenset(x for x in re.findall(r"(?<![A-Za-z])[A-Z](?![A-Za-z])", several[0].upper())) & set(letters)

@@ -172,8 +172,7 @@ def _renamed(stated: Node, wanted: Node, parametric: bool) -> Node | None:
     """The answer with its symbols renamed to the reference's: letter case, arguments of functions, parameters."""
     one, other = named(stated), named(wanted)
     if (one.label is None) != (other.label is None):
-        renamed = _renamed(one.value, other.value, parametric) if one.label or other.label else None
-        return renamed
+        return _renamed(one.value, other.value, parametric)
     ours, theirs = symbols(stated), symbols(wanted)
     extra, missing = ours - theirs, theirs - ours
     if not extra or len(extra) != len(missing):

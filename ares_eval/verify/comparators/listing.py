@@ -1,4 +1,4 @@
-"""Lists: the same elements, each as often; in any order unless the reference is bracketed or the policy says ordered."""
+"""Lists: the same elements, each as often; in any order unless brackets or the policy (``ordered``) say otherwise."""
 
 from __future__ import annotations
 

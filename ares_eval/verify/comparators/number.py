@@ -1,4 +1,4 @@
-"""Numbers: exact by default, by tolerance or rounded digits where the task says so; units, percent and currency by policy.
+"""Numbers: exact by default, by tolerance or rounded digits where the task says so; units and percent by policy.
 
 Policy keys: ``digits`` (decimals both are rounded to), ``tolerance`` (absolute), ``relative`` (relative tolerance),
 ``unit`` ("optional": a missing unit is fine, a different one is not), ``percent`` (True where the question asks for a

@@ -17,13 +17,14 @@ from ares_eval.verify.quantity import parse_quantity, quantities_in
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _LABEL = re.compile(r"^\s*[(\[]?([A-Za-z])[)\].:]\s*$|^\s*([A-Za-z])\s*$")
 _NEGATION = re.compile(
-    r"\b(?:not|isn t|aren t|never|neither|nor|rather than|instead of|incorrect|wrong|eliminat\w+|rule out)(?: \w+){0,2} $"
+    r"\b(?:not|isn t|aren t|never|neither|nor|rather than|instead of|incorrect|wrong|"
+    r"eliminat\w+|rule out)(?: \w+){0,2} $"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Options in the order of their letters. ``keys``: layout-free strings; ``words``: bare words; both lower case."""
+    """Options in the order of their letters, and their ``keys`` (layout-free) and ``words`` (bare), in lower case."""
 
     texts: tuple[str, ...]
     keys: tuple[str, ...]

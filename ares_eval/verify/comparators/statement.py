@@ -73,11 +73,9 @@ _EMPTY = frozenset(
 _NEGATIONS = frozenset(
     ["not", "no", "never", "isn't", "aren't", "doesn't", "don't", "isnt", "cannot", "none", "neither", "without"]
 )
-_OPPOSITES = {
-    "greater": "down", "more": "down", "larger": "down", "higher": "down", "bigger": "down", "older": "down", "longer": "down",
-    "taller": "down", "above": "down", "less": "up", "fewer": "up", "smaller": "up", "lower": "up", "younger": "up",
-    "shorter": "up", "below": "up",
-}  # fmt: skip
+_MORE = "greater more larger higher bigger older longer taller above"
+_LESS = "less fewer smaller lower younger shorter below"
+_OPPOSITES = {**dict.fromkeys(_MORE.split(), "down"), **dict.fromkeys(_LESS.split(), "up")}
 COVERED = 0.8
 """Share of the question's content words that a statement must repeat to count as its answer."""
 
