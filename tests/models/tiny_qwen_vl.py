@@ -1,7 +1,7 @@
 """A random-weight Qwen2.5-VL of 3.7 million parameters: a whole vision-language checkpoint, made offline in seconds.
 
-``python -m tests.models.tiny_qwen_vl OUT``. transformers and vLLM load it like a real one; its answers are noise. Pixels
-reach the output and a picture costs one prompt token per 28 x 28 pixels, so pixel limits can be seen in token counts.
+``python -m tests.models.tiny_qwen_vl OUT``. transformers and vLLM load it like a real one; its answers are noise.
+Pixels reach the output and a picture costs one prompt token per 28 x 28 pixels: pixel limits show in token counts.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def build(context: int) -> Any:
 
 
 def padded_size(tokenizer: Any) -> int:
-    """The vocabulary's size rounded up to 64, as real checkpoints do: the model's output is wider than its tokenizer."""
+    """The vocabulary's size rounded up to 64, as real checkpoints do: their output is wider than their tokenizer."""
     return (len(tokenizer) + 63) // 64 * 64
 
 
