@@ -29,6 +29,10 @@ COMMANDS = {
     "rescore": "judge a run's recorded replies anew, sending nothing",
     "explain": "how one response was judged, stage by stage",
     "judge-check": "how well an LLM judge agrees with the calibration set",
+    "compare": "two or more runs, paired question by question",
+    "gate": "decide whether a run is a regression against a baseline",
+    "baseline": "keep a run as a small file to gate against",
+    "reference": "published numbers",
 }
 
 
