@@ -10,21 +10,23 @@ import contextlib
 import dataclasses
 import os
 import queue
+import resource
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ares_eval import manifest, plan, records, results, tasks
 from ares_eval.inference.cache import Cache
 from ares_eval.inference.engine import Engine, EngineOptions
 from ares_eval.inference.transport import Endpoint, Transport
 from ares_eval.progress import Progress
+from ares_eval.tasks import scoring
 from ares_eval.types import Failure, Json, PictureError, Record, Reply, Request, Sample, TextPart, Verdict
 from ares_eval.verify import Verifier
 
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from ares_eval.inference.servers import RunningServer
 
 OPENAI_URL = "https://api.openai.com/v1"
+
+OTHER_FILES = 200
+"""Open files besides connections: datasets, records, cache, the verifier's pipes."""
 
 VERDICTS_UNDER_WAY = 2000
 """Replies that may wait for their verdict before no further request is sent: bounds memory when answers are slow."""
@@ -111,6 +116,7 @@ class Session:
         config = self.config
         with contextlib.ExitStack() as stack:
             stack.callback(self.progress.stop)
+            _allow_open_files(config.eval_threads)
             cache = None
             if not config.no_cache:
                 cache = stack.enter_context(contextlib.closing(Cache(config.cache_folder())))
@@ -157,19 +163,20 @@ class Session:
     def _requests(self) -> Iterator[Request]:
         for name, task in self.whole.tasks.items():
             count = plan.draws(task, self.config)
+            settings = plan.settings(task, self.config)
             for sample in self._samples(task):
                 self.whole.questions[name] += 1
                 todo = [draw for draw in range(count) if (name, sample.id, draw) not in self._done]
                 if not todo:
                     continue
                 try:
-                    asked = plan.prompt(sample, self.config)
+                    asked = plan.prompt(sample, settings)
                 except (PictureError, OSError) as error:
                     for draw in todo:
                         self._keep_failure(sample, draw, "", Failure("picture", str(error), attempts=0), "")
                     continue
                 self.writer.append_prompt(name, sample.id, asked.digest, asked.messages)
-                for request in plan.requests(sample, asked, self.model, self.config, iter(todo)):
+                for request in plan.requests(sample, asked, self.model, settings, iter(todo)):
                     self._asked[name, sample.id, request.draw] = _Asked(sample, asked.digest)
                     yield request
 
@@ -195,8 +202,30 @@ class Session:
                 questions=max(seen, task.size or 0),
                 draws=plan.draws(task, self.config),
                 groups=groups,
+                own=self._own_metrics(task, max(seen, task.size or 0)),
             )
         return metas
+
+    def _own_metrics(self, task: tasks.Task, questions: int) -> Mapping[str, Json]:
+        """What the task's own scorer sums up, where it has one; scores that it knows only now are recorded anew."""
+        scorer = task.scorer
+        if scorer is None:
+            return {}
+        found = records.read_records(self.writer.folder / records.SAMPLES)
+        kept = {(r.sample, r.draw): r for r in records.latest(r for r in found if r.task == task.name)}
+        draws = plan.draws(task, self.config)
+        try:
+            summary = scorer.summarise(kept.values(), questions=questions, draws=draws)
+        except scoring.ScoringFailed as error:
+            self.whole.unavailable[task.name] = str(error)
+            self.warn(str(error))
+            return dict.fromkeys(task.metrics[:1])
+        for name, score in summary.scores.items():
+            fields = {**kept[name].fields, **score.fields}
+            scored = dataclasses.replace(kept[name], verdict=score.verdict, fields=fields)
+            if scored != kept[name]:
+                self.writer.append(scored)
+        return summary.metrics
 
     # ------------------------------------------------------------ who is asked
 
@@ -240,13 +269,20 @@ class Session:
         self._raise_kept_errors()
         self._verdicts.acquire()
         sample = asked.sample
-        future = verifier.submit(outcome.text, sample.reference, sample.answer, question=_question(sample))
+        scorer = self.whole.tasks[request.task].scorer
+        future: Future[Verdict] | Future[scoring.Score]
+        if scorer is not None:
+            future = scorer.submit(sample, request.draw, outcome)
+        else:
+            future = verifier.submit(outcome.text, sample.reference, sample.answer, question=_question(sample))
         future.add_done_callback(lambda done: self._judged(request, asked, outcome, done))
 
-    def _judged(self, request: Request, asked: _Asked, reply: Reply, done: Future[Verdict]) -> None:
+    def _judged(self, request: Request, asked: _Asked, reply: Reply, done: Future[Any]) -> None:
         """Keep a judged reply; runs in whichever thread the verdict came from."""
         try:
-            record = _record(request, asked, reply, done.result())
+            found: Verdict | scoring.Score = done.result()
+            score = scoring.Score(found) if isinstance(found, Verdict) else found
+            record = _record(request, asked, reply, score)
             self.writer.append(record, reply.trace)
             self.progress.record(record)
         except BaseException as error:  # noqa: BLE001 - carried to the run's own thread, which raises it
@@ -286,7 +322,7 @@ class Session:
 
     @contextlib.contextmanager
     def _drained_on_interrupt(self, engine: Engine) -> Iterator[None]:
-        """The first Ctrl-C sends nothing new and waits for what is in flight, the second stops at once."""
+        """The first Ctrl-C (or SIGTERM) sends nothing new and waits for what is in flight, the second stops at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -298,14 +334,15 @@ class Session:
             self.warn("interrupted: waiting for what is in flight; press Ctrl-C again to stop at once")
             engine.drain()
 
-        before = signal.signal(signal.SIGINT, interrupt)
+        before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
-def _record(request: Request, asked: _Asked, reply: Reply, verdict: Verdict) -> Record:
+def _record(request: Request, asked: _Asked, reply: Reply, score: scoring.Score) -> Record:
     sample = asked.sample
     return Record(
         task=sample.task,
@@ -315,7 +352,7 @@ def _record(request: Request, asked: _Asked, reply: Reply, verdict: Verdict) -> 
         key=request.key,
         prompt=asked.prompt,
         level=sample.level,
-        fields=sample.fields,
+        fields={**sample.fields, **score.fields},
         reference=sample.reference,
         answer=sample.answer,
         text=reply.text,
@@ -327,12 +364,21 @@ def _record(request: Request, asked: _Asked, reply: Reply, verdict: Verdict) -> 
         attempts=reply.attempts,
         cached=reply.cached,
         served_by=reply.model,
-        verdict=verdict,
+        verdict=score.verdict,
     )
 
 
 def _question(sample: Sample) -> str:
     return "".join(part.text for part in sample.messages[-1].parts if isinstance(part, TextPart))
+
+
+def _allow_open_files(connections: int) -> None:
+    """Raise this process's limit of open files where it would not hold every connection."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _azure_secrets(config: RunConfig) -> tuple[str, ...]:
