@@ -163,6 +163,8 @@ class Loopback:
             raise Refused(self._shape_refusal(error)) from None
         if asked.model not in self.models and self.options.dialect != "llamacpp":
             raise Refused(errors.unknown_model(self.options.dialect, asked.model))
+        if asked.stream:
+            raise Refused(errors.refusal(self.options.dialect, 400, "This stub does not stream plain completions."))
         plans = [self.model.plan(prompt, asked.seed or 0) for prompt in completion.prompts_of(asked.prompt)]
         answers = [[*plan.filler, *plan.tail] for plan in plans]
         await self._think(note, max(map(len, answers), default=0))

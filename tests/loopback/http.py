@@ -133,6 +133,19 @@ class Connection(asyncio.Protocol):
         self.task = asyncio.get_running_loop().create_task(self._answer(request))
 
     async def _answer(self, request: HttpRequest) -> None:
+        whole = False
+        try:
+            whole = await self._respond(request)
+        finally:
+            # A handler that raises has answered nothing: better a broken connection than a client that waits.
+            if not whole:
+                self.transport.abort()
+        self.task = None
+        if self.buffer and not self.transport.is_closing():
+            self._next()
+
+    async def _respond(self, request: HttpRequest) -> bool:
+        """Answer one request; True if the connection can take another."""
         answer = await self.handler(request)
         close = request.headers.get("connection", "").lower() == "close"
         match answer:
@@ -150,15 +163,11 @@ class Connection(asyncio.Protocol):
                     self._write([whole[: len(whole) // 2]])
                     await asyncio.sleep(0.005)
                 self._reset()
-                return
             case Silence():
                 await asyncio.Event().wait()
         if close:
             self.transport.close()
-            return
-        self.task = None
-        if self.buffer:
-            self._next()
+        return True
 
     def _write(self, pieces: list[bytes]) -> None:
         self.on_bytes(0, sum(map(len, pieces)))
