@@ -51,6 +51,7 @@ class RunConfig(BaseModel):
     top_p: float | None = Field(0.95, gt=0.0, le=1.0)
     top_k: int | None = None
     seed: int | None = None
+    stop: tuple[str, ...] = ()
     reasoning_effort: str | None = None
     logprobs: int = Field(0, ge=0, le=1000)
     vocabulary_size: int | None = Field(None, ge=2)
@@ -108,6 +109,7 @@ class RunConfig(BaseModel):
             top_p=self.top_p,
             top_k=self.top_k,
             seed=None if self.seed is None else self.seed + draw,
+            stop=self.stop,
             logprobs=self.logprobs,
             reasoning_effort=self.reasoning_effort,
             extra_body=self.extra_body,
@@ -139,6 +141,7 @@ _RESULT_SETTINGS = (
     "top_p",
     "top_k",
     "seed",
+    "stop",
     "reasoning_effort",
     "logprobs",
     "vocabulary_size",

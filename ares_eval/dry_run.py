@@ -37,8 +37,9 @@ def forecast(task: Task, config: RunConfig) -> Forecast:
     """Count one task; reads every question, and of each picture its header."""
     from ares_eval.tasks import pictures
 
-    limits = pictures.PixelLimits(config.min_pixels, config.max_pixels)
     draws = plan.draws(task, config)
+    config = plan.settings(task, config)
+    limits = pictures.PixelLimits(config.min_pixels, config.max_pixels)
     questions = shown = tokens = 0
     for sample in task.samples():
         questions += 1

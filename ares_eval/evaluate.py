@@ -8,6 +8,7 @@ What was recorded is never asked again; a reply that failed is never judged; res
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,12 +58,16 @@ def evaluate(config: RunConfig, progress: Progress, *, warn: Callable[[str], Non
             raise ConfigError(str(error)) from None
     whole = load_tasks(config, warn)
     model = _model(config)
-    digest = config.digest({name: task.fingerprint for name, task in whole.tasks.items()}, model.weights)
+    fingerprints = {name: plan.fingerprint(task, config) for name, task in whole.tasks.items()}
+    digest = config.digest(fingerprints, model.weights)
     folder = _folder(config, digest)
     finished = _finished(folder)
     if finished is not None:
         return _again(finished, whole, config)
-    with records.RunWriter(folder) as writer:
+    with records.RunWriter(folder) as writer, contextlib.ExitStack() as stack:
+        for task in whole.tasks.values():
+            if task.scorer is not None:
+                stack.callback(task.scorer.close)
         session = Session(config, whole, model, writer, progress, warn)
         session.begin(digest)
         session.measure()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ares_eval.tasks import pictures, prompts
-from ares_eval.types import Message, PicturePart, PreparedPicture, Request, Sample, Sampling, WireMessage
+from ares_eval.types import Ask, Message, PicturePart, PreparedPicture, Request, Sample, Sampling, WireMessage
 
 if TYPE_CHECKING:
     from ares_eval.config import RunConfig
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 KEY_VERSION = 1
 """Raised when equal requests of before and after must not share a cached reply."""
+
+
+LIKELIHOOD = Sampling(max_tokens=1, temperature=0.0, top_p=None, logprobs=1)
+"""Sampling parameters where likelihoods are asked for: nothing is sampled, so the run's own change nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +50,25 @@ def draws(task: Task, config: RunConfig) -> int:
     return config.samples if config.samples is not None else task.repeats
 
 
+def settings(task: Task, config: RunConfig) -> RunConfig:
+    """The run's settings for ``task``: what the user did not set, the task may."""
+    own = {name: value for name, value in task.defaults.items() if name not in config.model_fields_set}
+    return config.model_copy(update=own) if own else config
+
+
+def fingerprint(task: Task, config: RunConfig) -> str:
+    """The task's fingerprint, with the settings that it brings along where it does."""
+    return task.fingerprint if not task.defaults else settings(task, config).digest({"task": task.fingerprint}, None)
+
+
 def prompt(sample: Sample, config: RunConfig) -> Prompt:
-    """The messages of ``sample`` in the run's prompt style; raises PictureError where a picture cannot be read."""
+    """The messages of ``sample`` in the run's prompt style; raises PictureError where a picture cannot be read.
+
+    Texts whose likelihood is asked for stay as they are.
+    """
     limits = pictures.PixelLimits(config.min_pixels, config.max_pixels)
-    styled = prompts.style(sample.messages, config.system_prompt, config.prompt_style)
+    system = config.system_prompt if sample.ask == "reply" else ""
+    styled = prompts.style(sample.messages, system, config.prompt_style)
     messages = tuple(_wire(message, limits) for message in styled)
     return Prompt(messages, prompts.prompt_digest(messages))
 
@@ -59,20 +78,29 @@ def requests(
 ) -> Iterator[Request]:
     """One request for each draw number in ``todo``."""
     for draw in todo:
-        sampling = config.sampling(draw)
+        sampling = config.sampling(draw) if sample.ask == "reply" else LIKELIHOOD
         yield Request(
             sample.task,
             sample.id,
             draw,
             asked.messages,
             sampling,
-            request_key(model, asked.digest, sampling, draw),
+            request_key(model, asked.digest, sampling, draw, sample.ask),
+            sample.ask,
         )
 
 
-def request_key(model: ModelIdentity, prompt_digest: str, sampling: Sampling, draw: int) -> str:
+def request_key(model: ModelIdentity, prompt_digest: str, sampling: Sampling, draw: int, ask: Ask = "reply") -> str:
     """SHA-256, hexadecimal, of all that changes the reply. Whether it is streamed does not."""
-    content = [KEY_VERSION, model, prompt_digest, msgspec.to_builtins(sampling) | {"stream": None}, draw]
+    content: list[object] = [
+        KEY_VERSION,
+        model,
+        prompt_digest,
+        msgspec.to_builtins(sampling) | {"stream": None},
+        draw,
+    ]
+    if ask != "reply":
+        content.append(ask)
     return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
 
 

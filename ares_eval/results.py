@@ -34,7 +34,7 @@ class TaskMeta:
     ``suites``: the suites of this run that hold it. ``metrics``: names from METRICS to report besides accuracy; the
     first one (else accuracy) is the primary metric, which suites average. ``questions`` x ``draws`` draws were asked
     for; None means: those that have a record. ``groups``: number of variants asked for in each group, needed with
-    ``questions`` by metrics over variants.
+    ``questions`` by metrics over variants. ``own``: metrics of the task's own scorer (tasks/scoring.py), by name.
     """
 
     name: str
@@ -43,6 +43,7 @@ class TaskMeta:
     questions: int | None = None
     draws: int = 1
     groups: Mapping[str, int] = field(default_factory=dict)
+    own: Mapping[str, Json] = field(default_factory=dict)
 
     @property
     def primary(self) -> str:
@@ -177,7 +178,7 @@ def _metrics(
     if meta.draws > 1:
         values |= _over_draws(measured, meta.draws)
     for name in meta.metrics:
-        if name == "accuracy":
+        if name == "accuracy" or name in meta.own:
             continue
         if name not in METRICS:
             raise ValueError(f"task {meta.name}: no metric {name!r}; there are accuracy, {', '.join(sorted(METRICS))}")
@@ -185,6 +186,9 @@ def _metrics(
         if name not in more or more.keys() & values.keys():
             raise ValueError(f"metric {name!r} must return its own name and no key that exists: {sorted(more)}")
         values |= more
+    if meta.own.keys() & values.keys():
+        raise ValueError(f"task {meta.name}: metrics of its own have names of ours: {sorted(meta.own)}")
+    values |= meta.own
     return values
 
 

@@ -69,6 +69,12 @@ class AnswerSpec:
     choices: tuple[str, ...] = ()
 
 
+Ask: TypeAlias = Literal["reply", "likelihood"]
+"""What is wanted of the model: a chat reply; or, of each (user, assistant) pair of the messages, the log-likelihood of
+the assistant's text after the user's, both as plain text without a chat template. The reply's text is then the JSON
+list of ``[log-likelihood in nats, whether greedy decoding would have said it]``, one for each pair."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One question of a task.
@@ -85,6 +91,7 @@ class Sample:
     group: str
     level: str | None = None
     fields: Mapping[str, Json] = field(default_factory=dict)
+    ask: Ask = "reply"
 
 
 # ---------------------------------------------------------------- requests and replies
@@ -139,6 +146,7 @@ class Request:
     messages: tuple[WireMessage, ...]
     sampling: Sampling
     key: str
+    ask: Ask = "reply"
 
 
 @dataclass(frozen=True, slots=True)

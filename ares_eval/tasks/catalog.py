@@ -18,15 +18,21 @@ from ares_eval.tasks.errors import UnknownTask
 
 ENTRY_POINTS = "ares_eval.task_sources"
 
+BUILT_IN = {"lm": "ares_eval.integrations.lm_eval:SOURCE"}
+"""Prefix -> source of the registries that we come with; their packages are needed only when a task is loaded."""
+
 
 class TaskSource(Protocol):
-    """What an entry point of the group `ares_eval.task_sources` gives; the entry point's name is the prefix."""
+    """What an entry point of the group `ares_eval.task_sources` gives; the entry point's name is the prefix.
+
+    It may also have ``resolve(name) -> names``: the tasks that a name stands for, where the source has suites.
+    """
 
     def names(self) -> Iterable[str]:
         """Full names, prefix included."""
 
     def load(self, name: str, **options: Any) -> Any:
-        """An object with the interface of ares_eval.tasks.Task."""
+        """An object with the interface of ares_eval.tasks.Task; scoring.py says how it brings its own scoring."""
 
 
 def files(include_path: Sequence[str | Path] = ()) -> dict[str, Path]:
@@ -82,8 +88,8 @@ def resolve(datasets: str | Iterable[str], include_path: Sequence[str | Path] = 
         if word in known:
             resolved[word] = None
         elif ":" in word:
-            external(word)
-            resolved[word] = None
+            expand = getattr(external(word), "resolve", None)
+            resolved.update(dict.fromkeys(expand(word) if expand is not None else [word]))
         else:
             groups = suites(include_path) if groups is None else groups
             if word not in groups:
@@ -101,10 +107,11 @@ def find(name: str, include_path: Sequence[str | Path] = ()) -> Path:
 
 
 def prefixes() -> dict[str, Any]:
-    """Prefix -> entry point of every installed task source; nothing of them is imported."""
-    from importlib.metadata import entry_points
+    """Prefix -> entry point of every task source; nothing of them is imported."""
+    from importlib.metadata import EntryPoint, entry_points
 
-    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    ours = {name: EntryPoint(name, value, ENTRY_POINTS) for name, value in BUILT_IN.items()}
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)} | ours
 
 
 def external(name: str) -> TaskSource | None:
@@ -114,8 +121,8 @@ def external(name: str) -> TaskSource | None:
         return None
     known = prefixes()
     if prefix not in known:
-        there = f"installed are {', '.join(sorted(known))}" if known else "none is installed"
-        raise UnknownTask(name, cause=f"{name!r}: no task source has the prefix {prefix!r} ({there})")
+        there = ", ".join(sorted(known))
+        raise UnknownTask(name, cause=f"{name!r}: no task source has the prefix {prefix!r} (there are {there})")
     source: TaskSource = known[prefix].load()
     return source
 

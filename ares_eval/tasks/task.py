@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from ares_eval.tasks import catalog
 from ares_eval.tasks.definition import Definition, read_definition
 from ares_eval.tasks.errors import BadRow
 from ares_eval.tasks.samples import SampleMaker
+from ares_eval.tasks.scoring import Scorer
 from ares_eval.tasks.sources import Source, find_source
-from ares_eval.types import Sample
+from ares_eval.types import Json, Sample
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,16 @@ class Task:
     def metrics(self) -> tuple[str, ...]:
         """accuracy, worst_case."""
         return self.definition.metrics
+
+    @property
+    def defaults(self) -> Mapping[str, Json]:
+        """Settings of RunConfig that the task brings along; ours leave all to the run."""
+        return {}
+
+    @property
+    def scorer(self) -> Scorer | None:
+        """The task's own scoring in the verifier's place (scoring.py); ours have none."""
+        return None
 
     @property
     def fingerprint(self) -> str:
