@@ -47,8 +47,8 @@ lint: $(VENV)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test-vllm:
-	PYTHON=$(PYTHON) tests/vllm/run.sh
+test-vllm: $(VENV)/test
+	PYTHON=$(BIN)/python tests/vllm/run.sh
 
 bench: $(VENV)/test
 	$(BIN)/python -m benchmarks

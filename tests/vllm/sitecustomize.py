@@ -1,8 +1,8 @@
 """Lets torchvision be imported beside a CPU build of torch; copied into the site-packages of the vLLM environment.
 
 PyPI's torchvision is a CUDA build whose compiled operators do not load without CUDA. Importing it then fails only
-because two operators are unknown; declared without a body they are never called, and its Python transforms, which are all that
-pictures need, work. Nothing happens in a process that does not import torchvision.
+because two operators are unknown; declared without a body they are never called, and its Python transforms, which are
+all that pictures need, work. Nothing happens in a process that does not import torchvision.
 """
 
 from __future__ import annotations

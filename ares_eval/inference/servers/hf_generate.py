@@ -159,7 +159,8 @@ class _Row:
         self._ids.append(self.last)
         ended = self.last in self.chat.ends
         full = len(self._ids) >= self.sampling.max_tokens
-        grown = self._grown(flush=ended or full)
+        # Pieces of a character that the end token cuts off are left out: they belong to no token that could carry them.
+        grown = "" if ended else self._grown(flush=full)
         self._keep(logprobs, grown)
         return self._release(grown, ended, full)
 
