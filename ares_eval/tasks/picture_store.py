@@ -1,11 +1,13 @@
 """Pictures that lie inside rows (parquet cells, base64 in a TSV): held a while, read again when they are gone.
 
-A sample keeps only the picture's key. The store holds the bytes of the latest pictures up to a bound, so memory
-stays flat however many samples there are; a picture that was dropped is fetched anew from its file.
+A sample keeps only the picture's key. The bytes of the latest pictures are held up to one bound for the whole
+process, so memory stays flat however many tasks and samples there are; a picture that was dropped is fetched anew
+from its file.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
@@ -13,22 +15,20 @@ from collections.abc import Callable, Hashable, Iterable
 from ares_eval.types import Picture
 
 HELD_BYTES = 64 << 20
-"""More than the pictures of all requests in flight at the default 8 threads, of the largest known benchmarks."""
+"""More than the pictures of a hundred requests in flight, at the half megabyte that large ones have."""
 
 
-class PictureStore:
-    """Bytes by key. ``fetch(key)`` yields (key, bytes) pairs read on the way to, and with, the asked one."""
+class Held:
+    """Bytes by key, at most ``limit`` in all (but always the latest one); the oldest go first. Thread-safe."""
 
-    def __init__(self, fetch: Callable[[Hashable], Iterable[tuple[Hashable, bytes]]], held: int = HELD_BYTES) -> None:
-        self._fetch = fetch
-        self._limit = held
+    def __init__(self, limit: int = HELD_BYTES) -> None:
+        self._limit = limit
         self._size = 0
         self._bytes: OrderedDict[Hashable, bytes] = OrderedDict()
         self._lock = threading.Lock()
-        self._fetching = threading.Lock()
 
-    def keep(self, key: Hashable, data: bytes) -> None:
-        """Hold a picture that was just read, dropping the oldest ones beyond the bound."""
+    def put(self, key: Hashable, data: bytes) -> None:
+        """Hold ``data`` as the latest."""
         with self._lock:
             if key in self._bytes:
                 return
@@ -38,17 +38,40 @@ class PictureStore:
                 _, dropped = self._bytes.popitem(last=False)
                 self._size -= len(dropped)
 
+    def get(self, key: Hashable) -> bytes | None:
+        """What is held under ``key``."""
+        with self._lock:
+            return self._bytes.get(key)
+
+
+_HELD = Held()
+_NUMBERS = itertools.count()
+
+
+class PictureStore:
+    """The pictures of one table. ``fetch(key)`` yields (key, bytes) pairs read on the way to, and with, the asked one."""
+
+    def __init__(self, fetch: Callable[[Hashable], Iterable[tuple[Hashable, bytes]]], held: Held = _HELD) -> None:
+        self._fetch = fetch
+        self._held = held
+        self._number = next(_NUMBERS)
+        self._fetching = threading.Lock()
+
+    def keep(self, key: Hashable, data: bytes) -> None:
+        """Hold a picture that was just read."""
+        self._held.put((self._number, key), data)
+
     def picture(self, key: Hashable, source: str) -> Picture:
         """A Picture that reads from here."""
         return Picture(source, lambda: self.read(key, source))
 
     def read(self, key: Hashable, source: str) -> bytes:
         """The picture's bytes, fetched again where they are no longer held. Raises OSError."""
-        data = self._held(key)
+        data = self._held.get((self._number, key))
         if data is not None:
             return data
         with self._fetching:
-            data = self._held(key)
+            data = self._held.get((self._number, key))
             if data is not None:
                 return data
             for found, content in self._fetch(key):
@@ -56,7 +79,3 @@ class PictureStore:
                 if found == key:
                     return content
         raise OSError(f"{source}: is no longer there")
-
-    def _held(self, key: Hashable) -> bytes | None:
-        with self._lock:
-            return self._bytes.get(key)

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ares_eval.tasks import BadRow, DataUnavailable, load
 from ares_eval.tasks import tsv as tsv_module
-from ares_eval.tasks.picture_store import PictureStore
+from ares_eval.tasks.picture_store import Held, PictureStore
 from tests.tasks import tiny
 
 EXPECTED = [
@@ -116,7 +118,7 @@ def test_pictures_that_are_no_longer_held_are_read_again(
     else:
         (tmp_path / "data").mkdir()
         tiny.tsv(tmp_path / "data" / "Tiny.tsv", rows)
-    monkeypatch.setattr(PictureStore.__init__, "__defaults__", (1,))
+    monkeypatch.setattr(PictureStore.__init__, "__defaults__", (Held(1),))
     samples = list(loaded(tmp_path, tmp_path / "data").samples())
     for number in (0, 39, 16, 17, 3, 33):
         assert tiny.pictures(samples[number])[0].read() == rows[number]["pictures"][0]
@@ -223,3 +225,12 @@ def test_the_csv_limit_is_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataUnavailable, match="is no folder; check --dataset-dir"):
         loaded(tmp_path, tmp_path / "nowhere")
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 500)), max_size=60))
+def test_held_pictures_stay_within_their_bound(put: list[tuple[int, int]]) -> None:
+    held = Held(1_000)
+    for key, size in put:
+        held.put((key, size), bytes(size))
+        assert held.get((key, size)) == bytes(size)
+        assert held._size == sum(map(len, held._bytes.values())) <= 1_000
