@@ -60,7 +60,7 @@ class AnswerRule:
 class NativeLayout:
     """The benchmark's own files, as its authors publish them.
 
-    ``files``: split -> candidate paths below the task's folder (glob patterns allowed). ``key``: column that takes
+    ``files``: split -> paths below the task's folder, the first that is there counts. ``key``: column that takes
     the keys of a JSON object of objects. ``columns``: Hub column -> expression over the native row. ``pictures``:
     Hub column -> expression that gives the picture's path below the task's folder (``file_folder`` is the folder of
     the row's file).

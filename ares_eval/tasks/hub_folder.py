@@ -27,11 +27,11 @@ def hub_folder_source(definition: Definition, dataset_dir: Path) -> Source | Non
     if definition.hub is None:
         return None
     for folder in candidates(definition.name, dataset_dir):
-        files = split_files(folder, definition.hub.config)
+        files = split_files(definition.name, folder, definition.hub.config)
         splits = choose_splits(definition, files.__contains__)
         if splits is None:
             continue
-        tables = tuple(_table(files[split], split) for split in splits)
+        tables = tuple(_table(definition.name, files[split], split) for split in splits)
         return Source(
             definition.name,
             "hub-folder",
@@ -50,9 +50,9 @@ def candidates(name: str, dataset_dir: Path) -> list[Path]:
     return [path for path in found if path.is_dir()]
 
 
-def split_files(folder: Path, config: str | None) -> dict[str, list[Path]]:
+def split_files(name: str, folder: Path, config: str | None) -> dict[str, list[Path]]:
     """Split -> its files in order. Raises DataUnavailable for a README that cannot be read."""
-    declared = _declared(folder, config)
+    declared = _declared(name, folder, config)
     if declared is not None:
         return declared
     roots = [folder / config] if config and (folder / config).is_dir() else [folder / "data", folder]
@@ -69,7 +69,7 @@ def split_files(folder: Path, config: str | None) -> dict[str, list[Path]]:
     return splits
 
 
-def _declared(folder: Path, config: str | None) -> dict[str, list[Path]] | None:
+def _declared(name: str, folder: Path, config: str | None) -> dict[str, list[Path]] | None:
     readme = folder / "README.md"
     if not readme.is_file():
         return None
@@ -79,7 +79,7 @@ def _declared(folder: Path, config: str | None) -> dict[str, list[Path]] | None:
     try:
         front: Any = yaml.load(match[1], Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
-        raise DataUnavailable(folder.name, f"{readme} has a broken head: {error}", "mend or remove it") from error
+        raise DataUnavailable(name, f"{readme} has a broken head: {error}", "mend or remove it") from error
     configs = front.get("configs") if isinstance(front, dict) else None
     if not isinstance(configs, list):
         return None
@@ -105,9 +105,9 @@ def _matching(folder: Path, patterns: Any) -> list[Path]:
     return found
 
 
-def _table(paths: list[Path], split: str) -> Table:
+def _table(name: str, paths: list[Path], split: str) -> Table:
     if all(path.suffix == ".parquet" for path in paths):
         return Parquet(paths, split)
     if len(paths) == 1:
         return JsonFile(paths[0], split, None) if paths[0].suffix == ".json" else JsonLines(paths[0], split)
-    raise DataUnavailable(split, f"split {split} has {len(paths)} JSON files", "give it as one file or as parquet")
+    raise DataUnavailable(name, f"split {split} has {len(paths)} JSON files", "give it as one file or as parquet")

@@ -49,7 +49,7 @@ _NUMBERS = itertools.count()
 
 
 class PictureStore:
-    """The pictures of one table. ``fetch(key)`` yields (key, bytes) pairs read on the way to, and with, the asked one."""
+    """The pictures of one table. ``fetch(key)`` yields (key, bytes) pairs, the asked one last or earlier."""
 
     def __init__(self, fetch: Callable[[Hashable], Iterable[tuple[Hashable, bytes]]], held: Held = _HELD) -> None:
         self._fetch = fetch

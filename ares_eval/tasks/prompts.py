@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
-from ares_eval.types import Message, Picture, PicturePart, PreparedPicture, TextPart, WireMessage
+from ares_eval.types import Message, PicturePart, PreparedPicture, TextPart, WireMessage
 
 ARES_SYSTEM_PROMPT = (
     "You FIRST think about the reasoning process as an internal monologue and then provide the final answer. "
@@ -74,8 +74,3 @@ def _joined(message: Message) -> Message:
         text = "".join(part.text for part in message.parts if isinstance(part, TextPart))
         return Message(message.role, (TextPart(text),))
     return message
-
-
-def pictures_of(messages: Iterable[Message]) -> tuple[Picture, ...]:
-    """All pictures of the messages, in order."""
-    return tuple(part.picture for message in messages for part in message.parts if isinstance(part, PicturePart))

@@ -36,8 +36,11 @@ class Source:
 
     @property
     def size(self) -> int | None:
-        """Rows of all tables."""
-        sizes = [table.size for table in self.tables]
+        """Rows of all tables. Raises BadRow where a file is none of its kind."""
+        try:
+            sizes = [table.size for table in self.tables]
+        except RowError as error:
+            raise BadRow(self.task, error.file, error.row, str(error)) from error
         return None if None in sizes else sum(size for size in sizes if size is not None)
 
     @functools.cached_property

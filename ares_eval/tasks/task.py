@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ares_eval.tasks import catalog
@@ -143,8 +143,3 @@ def load(
     directory = None if dataset_dir is None else Path(dataset_dir)
     data = find_source(definition, directory, None if cache_dir is None else Path(cache_dir))
     return Task(definition, data, limit)
-
-
-def with_limit(task: Task, limit: int | None) -> Task:
-    """The same task, cut to its first ``limit`` questions or groups."""
-    return replace(task, limit=limit)

@@ -203,6 +203,8 @@ def test_a_broken_parquet_file(tmp_path: Path) -> None:
     path.write_bytes(b"PAR1 no, it is not PAR1")
     with pytest.raises(BadRow, match="not a parquet file"):
         list(loaded(tmp_path, tmp_path / "data").samples())
+    with pytest.raises(BadRow, match="not a parquet file"):
+        _ = loaded(tmp_path, tmp_path / "data").size
 
 
 def test_rows_are_read_only_as_they_are_asked_for(tmp_path: Path) -> None:
