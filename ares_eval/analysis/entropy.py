@@ -10,7 +10,6 @@ tau_high has several definitions in the paper and its code; each has a name in T
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ares_eval.analysis.ragged import Ragged, row_quantiles
@@ -54,12 +53,11 @@ def estimate(trace: TokenTrace, name: str) -> np.ndarray:
     if trace.vocabulary is None or np.isnan(high).any():
         raise NoEstimate("the vocabulary's size is not recorded (--vocabulary-size), so nothing bounds the tail")
     if name == "high":
-        return high
+        return np.asarray(high)
     # The upper bound spreads the tail r over V - k tokens, which adds r log(V - k) to the one bucket's entropy. Where
     # the sampled token was known besides the top k, that log is off by 1 / V.
     spread = np.asarray(trace.tail, dtype=np.float64) * np.log(max(trace.vocabulary - trace.top, 1))
-    held: np.ndarray = np.maximum(high - spread, 0.0)
-    return held
+    return np.asarray(np.maximum(high - spread, 0.0))
 
 
 def one_bucket(probabilities: np.ndarray) -> np.ndarray:
@@ -70,85 +68,75 @@ def one_bucket(probabilities: np.ndarray) -> np.ndarray:
     p = np.where(np.isnan(probabilities), 0.0, probabilities)
     p = np.concatenate([p, np.clip(1.0 - p.sum(axis=1, keepdims=True), 0.0, 1.0)], axis=1)
     terms: np.ndarray = p * np.log(p, out=np.zeros_like(p), where=p > 0)
-    return -terms.sum(axis=1)
+    return np.asarray(-terms.sum(axis=1))
 
 
 # ---------------------------------------------------------------- thresholds
+
+THRESHOLDS = {
+    "paper": "mean over replies of the percentile of token entropy (equation 3, section 3.2.1)",
+    "pooled": "percentile of all tokens of all replies together (appendix H)",
+    "per_question": "mean over the replies to one question of the percentile of token entropy (algorithm 1)",
+    "window_quantile": "mean over replies of the percentile of window means",
+    "released": "median over replies of the percentile of the means of the w tokens after each position",
+}
+"""tau_high by name. The released code also smooths its threshold over training steps and pads the last positions; one
+run has no steps, and padding is left out."""
 
 
 def tau_high(
     entropy: Ragged, *, w: int, percentile: float = PERCENTILE, definition: str = "paper", question: np.ndarray
 ) -> np.ndarray:
-    """(B,) the threshold that holds for each reply, in nats; NaN where no reply has a token.
+    """(B,) the threshold that holds for each reply, in nats; NaN where there is none.
 
     ``question`` (B,): replies with equal values answer the same question (used by ``per_question`` only).
     ``percentile``: 0 to 100. ValueError for an unknown ``definition``, see THRESHOLDS.
     """
+    import numpy as np
+
+    if definition == "pooled":
+        check_threshold(definition, percentile)
+        values = entropy.values
+        return np.full(entropy.rows, np.quantile(values, percentile / 100) if len(values) else np.nan)
+    quantiles = reply_quantiles(entropy, w=w, percentile=percentile, definition=definition)
+    return tau_of_quantiles(quantiles, definition, question)
+
+
+def check_threshold(definition: str, percentile: float) -> None:
+    """ValueError where there is no such threshold."""
     if definition not in THRESHOLDS:
         raise ValueError(f"no threshold {definition!r}; there are {', '.join(THRESHOLDS)}")
     if not 0 <= percentile <= 100:
         raise ValueError(f"a percentile lies between 0 and 100, not at {percentile}")
-    return THRESHOLDS[definition](entropy, w, percentile / 100, question)
 
 
-def mean_of_quantiles(quantiles: np.ndarray, rows: int) -> np.ndarray:
-    """(rows,) the mean of the replies' quantiles, which is the paper's tau_high; replies without tokens are NaN."""
+def reply_quantiles(entropy: Ragged, *, w: int, percentile: float, definition: str) -> np.ndarray:
+    """(B,) each reply's own quantile, the first half of every threshold but ``pooled``; NaN where it has none.
+
+    So a run of any size is read batch by batch; ``tau_of_quantiles`` puts the quantiles of all of them together.
+    """
+    check_threshold(definition, percentile)
+    if definition == "window_quantile":
+        entropy = full_windows(entropy, w)
+    elif definition == "released":
+        entropy = full_windows(following(entropy), w)
+    return row_quantiles(entropy, percentile / 100)
+
+
+def tau_of_quantiles(quantiles: np.ndarray, definition: str, question: np.ndarray) -> np.ndarray:
+    """(B,) the threshold of each reply from the quantiles of all replies, see ``tau_high``."""
     import numpy as np
 
-    known = quantiles[~np.isnan(quantiles)]
-    return np.full(rows, known.mean() if len(known) else np.nan)
-
-
-def _paper(entropy: Ragged, _w: int, q: float, _question: np.ndarray) -> np.ndarray:
-    """Mean over replies of the quantile of token entropy (equation 3, section 3.2.1)."""
-    return mean_of_quantiles(row_quantiles(entropy, q), entropy.rows)
-
-
-def _pooled(entropy: Ragged, _w: int, q: float, _question: np.ndarray) -> np.ndarray:
-    """Quantile of all tokens of all replies together (appendix H)."""
-    import numpy as np
-
-    values = entropy.values
-    return np.full(entropy.rows, np.quantile(values, q) if len(values) else np.nan)
-
-
-def _per_question(entropy: Ragged, _w: int, q: float, question: np.ndarray) -> np.ndarray:
-    """Mean over the replies to one question of the quantile of token entropy (algorithm 1)."""
-    import numpy as np
-
-    quantiles = row_quantiles(entropy, q)
-    _, group = np.unique(question, return_inverse=True)
     known = ~np.isnan(quantiles)
-    sums = np.bincount(group[known], weights=quantiles[known], minlength=int(group.max(initial=-1)) + 1)
-    counts = np.bincount(group[known], minlength=len(sums))
-    means = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
-    result: np.ndarray = means[group]
-    return result
-
-
-def _window_quantile(entropy: Ragged, w: int, q: float, _question: np.ndarray) -> np.ndarray:
-    """Mean over replies of the quantile of window means (what the released code takes the quantile of)."""
-    return mean_of_quantiles(row_quantiles(full_windows(entropy, w), q), entropy.rows)
-
-
-def _released(entropy: Ragged, w: int, q: float, _question: np.ndarray) -> np.ndarray:
-    """Median over replies of the quantile of the means of the w tokens *after* each position. The released code
-    smooths this over training steps and pads the last positions; one run has no steps, and padding is left out."""
-    import numpy as np
-
-    quantiles = row_quantiles(full_windows(following(entropy), w), q)
-    known = quantiles[~np.isnan(quantiles)]
-    return np.full(entropy.rows, np.median(known) if len(known) else np.nan)
-
-
-THRESHOLDS: dict[str, Callable[[Ragged, int, float, np.ndarray], np.ndarray]] = {
-    "paper": _paper,
-    "pooled": _pooled,
-    "per_question": _per_question,
-    "window_quantile": _window_quantile,
-    "released": _released,
-}
-"""tau_high by name: (entropy, w, quantile, question) -> (B,)."""
+    if definition == "per_question":
+        _, group = np.unique(question, return_inverse=True)
+        size = int(group.max(initial=-1)) + 1
+        sums = np.bincount(group[known], weights=quantiles[known], minlength=size)
+        counts = np.bincount(group[known], minlength=size)
+        means = np.divide(sums, counts, out=np.full(size, np.nan), where=counts > 0)
+        return np.asarray(means[group])
+    centre = np.median if definition == "released" else np.mean
+    return np.full(len(quantiles), centre(quantiles[known]) if known.any() else np.nan)
 
 
 def full_windows(entropy: Ragged, w: int) -> Ragged:

@@ -4,7 +4,8 @@ The default counts positions t with Hbar_{t:w} >= tau_high (paper algorithm 1: "
 positions merge into one window; a window is *confirmed* where a trigger word (words.py) stands in it or right before
 it, which is the only meaning of "validated" that paper and code make concrete. Two further definitions go by name:
 ``token`` counts single trigger tokens at or above tau (appendix H), ``released`` counts trigger tokens whose
-*following* w tokens reach tau, as the released code does (it looks at the most probable token; a trace holds the sampled one).
+*following* w tokens reach tau, as the released code does (it looks at the most probable token; a trace holds the
+sampled one).
 """
 
 from __future__ import annotations
