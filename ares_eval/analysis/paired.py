@@ -12,7 +12,8 @@ these are not independent. Everything here takes plain sums of clusters and know
                   keep it (see tests)
     two-sided p   McNemar's exact test where every cluster is one pair of right/wrong scores, else a permutation test
                   that exchanges the runs' names cluster by cluster
-    ratio         ratio of mean tokens, on the log scale, linearised
+    ratio         ratio of mean tokens, on the log scale, linearised; against a bound also by permutation, since only
+                  few clusters may differ at all
     holm          Holm's step-down adjustment (1979)
 
 Plain Python but for the permutations; a few thousand clusters take milliseconds.
@@ -33,6 +34,8 @@ EXACT_CLUSTERS = 14
 """Up to so many clusters that differ, all 2^c exchanges are counted; beyond, PERMUTATIONS random ones."""
 PERMUTATIONS = 20_000
 """Monte Carlo error of a p-value of 0.05: 0.0015."""
+FEW = 200
+"""Clusters that differ, beyond which the t distribution is close enough for a ratio of means."""
 _SEED = 20240917
 _CHUNK = 4_000_000
 
@@ -63,12 +66,12 @@ class Normal:
 
     def below(self, bound: float) -> float:
         """p of "the true value is at least ``bound``" against "it is below"."""
-        return 1.0 - self.above(bound)
+        return Normal(-self.centre, self.error, self.df).above(-bound)
 
     def above(self, bound: float) -> float:
         """p of "the true value is at most ``bound``" against "it is above"."""
-        if self.error == 0:
-            return 0.0 if self.centre > bound else 1.0
+        if self.error < 1e-12:
+            return 0.0 if self.centre > bound + 1e-9 else 1.0
         t = (self.centre - bound) / self.error
         return t_tail(t, self.df) if t >= 0 else 1.0 - t_tail(-t, self.df)
 
@@ -177,6 +180,27 @@ def log_ratio(clusters: Sequence[Sides]) -> Normal | None:
     return Normal(math.log(total_b / total_a), math.sqrt(squares * count / (count - 1)), count - 1)
 
 
+def ratio_above(parts: Sequence[Sequence[Sides]], bound: float) -> float:
+    """p of "mean b / mean a is at most ``bound``" against "it is above", by permutation: the mean over ``parts``
+    (tasks) of each one's relative excess. 0 (no evidence against small p) where more than FEW clusters differ: there
+    the t test of log_ratio is right. Use the larger p of both.
+    """
+    return _excess(parts, bound, 1.0)
+
+
+def ratio_below(parts: Sequence[Sequence[Sides]], bound: float) -> float:
+    """p of "mean b / mean a is at least ``bound``" against "it is below", likewise."""
+    return _excess(parts, bound, -1.0)
+
+
+def _excess(parts: Sequence[Sequence[Sides]], bound: float, sign: float) -> float:
+    sums = []
+    for part in parts:
+        total = math.fsum(side.a for side in part)
+        sums += [sign * (side.b - bound * side.a) / total for side in part if abs(side.b - bound * side.a) > 1e-9]
+    return permutation(sums, one_sided=True) if len(sums) <= FEW else 0.0
+
+
 # ---------------------------------------------------------------- two-sided tests
 
 
@@ -187,11 +211,12 @@ def mcnemar(gains: int, losses: int) -> float:
     return min(1.0, tail / 2 ** (n - 1)) if n else 1.0
 
 
-def permutation(sums: Sequence[float]) -> float:
+def permutation(sums: Sequence[float], *, one_sided: bool = False) -> float:
     """Two-sided p of "the runs are exchangeable", from each cluster's (weighted) sum of b - a.
 
     The share of sign changes of the sums whose absolute total is at least the observed one: all of them for up to
     EXACT_CLUSTERS clusters that differ, else PERMUTATIONS random ones of a fixed seed (the observed one counted in).
+    ``one_sided``: against "the total is above 0", so totals are compared with their sign.
     """
     import numpy as np
 
@@ -199,19 +224,23 @@ def permutation(sums: Sequence[float]) -> float:
     values = np.sort(np.asarray([value for value in sums if value != 0], dtype=float))
     if not len(values):
         return 1.0
-    observed = abs(float(values.sum())) * (1 - 1e-9)
+    total = float(values.sum())
+    observed = (total if one_sided else abs(total)) - 1e-9 * float(np.abs(values).sum())
+    if one_sided and observed <= -float(np.abs(values).sum()):
+        return 1.0
     if len(values) <= EXACT_CLUSTERS:
         totals = np.zeros(1)
         for value in values:
             totals = np.concatenate([totals + value, totals - value])
-        return float(np.mean(np.abs(totals) >= observed))
+        return float(np.mean((totals if one_sided else np.abs(totals)) >= observed))
     random = np.random.default_rng(_SEED)
     chunk = max(1, _CHUNK // len(values))
     hits = done = 0
     while done < PERMUTATIONS:
         size = min(chunk, PERMUTATIONS - done)
         signs = random.integers(0, 2, (size, len(values)), dtype=np.int8) * 2 - 1
-        hits += int(np.count_nonzero(np.abs(signs @ values) >= observed))
+        drawn = signs @ values
+        hits += int(np.count_nonzero((drawn if one_sided else np.abs(drawn)) >= observed))
         done += size
     return (hits + 1) / (PERMUTATIONS + 1)
 

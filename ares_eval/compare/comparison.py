@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import TypeAlias
 
 from ares_eval.analysis import paired
 from ares_eval.analysis.paired import Cluster, Difference, Normal, Sides
@@ -224,18 +225,41 @@ def two_sided(pairs: Sequence[Pair], sums: Sequence[Cluster]) -> tuple[float, st
     return paired.permutation([cluster.total for cluster in sums]), "permutation"
 
 
+Quantity: TypeAlias = Callable[[Outcome], int | None]
+
+
+def tokens_of(outcome: Outcome) -> int | None:
+    """Generated tokens."""
+    return outcome.tokens
+
+
+def hwe_of(outcome: Outcome) -> int | None:
+    """Positions of high window entropy."""
+    return outcome.hwe
+
+
 def tokens(pairs: Iterable[Pair]) -> Ratio | None:
     """Generated tokens of measured pairs; None where no pair has both counts."""
-    return ratio(pairs, lambda outcome: outcome.tokens)
+    return ratio(pairs, tokens_of)
 
 
 def hwe(pairs: Iterable[Pair]) -> Ratio | None:
     """Positions of high window entropy, likewise."""
-    return ratio(pairs, lambda outcome: outcome.hwe)
+    return ratio(pairs, hwe_of)
 
 
-def ratio(pairs: Iterable[Pair], quantity: Callable[[Outcome], int | None]) -> Ratio | None:
+def ratio(pairs: Iterable[Pair], quantity: Quantity) -> Ratio | None:
     """Means of ``quantity`` over the pairs where both have it, clustered by question."""
+    clustered = sides(pairs, quantity)
+    count = sum(side.pairs for side in clustered)
+    if not count:
+        return None
+    total_a, total_b = math.fsum(side.a for side in clustered), math.fsum(side.b for side in clustered)
+    return Ratio(total_a / count, total_b / count, count, paired.log_ratio(clustered))
+
+
+def sides(pairs: Iterable[Pair], quantity: Quantity) -> list[Sides]:
+    """Sums of ``quantity`` by question, over the pairs where both runs have it."""
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0])
     for pair in pairs:
         a, b = quantity(pair.a), quantity(pair.b)
@@ -245,12 +269,7 @@ def ratio(pairs: Iterable[Pair], quantity: Callable[[Outcome], int | None]) -> R
         entry[0] += a
         entry[1] += b
         entry[2] += 1
-    sides = [Sides(sums[name][0], sums[name][1], int(sums[name][2])) for name in sorted(sums)]
-    count = sum(side.pairs for side in sides)
-    if not count:
-        return None
-    total_a, total_b = math.fsum(side.a for side in sides), math.fsum(side.b for side in sides)
-    return Ratio(total_a / count, total_b / count, count, paired.log_ratio(sides))
+    return [Sides(sums[name][0], sums[name][1], int(sums[name][2])) for name in sorted(sums)]
 
 
 def overall(tasks: Sequence[TaskComparison]) -> Overall | None:

@@ -24,11 +24,15 @@ By: TypeAlias = Literal["id", "position"]
 
 
 class Mismatch(Exception):
-    """Two runs that cannot be compared as asked; ``reasons`` has a line for each cause and its mend."""
+    """Two runs that cannot be compared as asked; ``reasons`` has a line for each cause and its mend.
 
-    def __init__(self, reasons: Sequence[str]) -> None:
+    ``candidate_lacks``: the only cause is that run b lacks tasks or draws which run a has, so finishing it would help.
+    """
+
+    def __init__(self, reasons: Sequence[str], *, candidate_lacks: bool = False) -> None:
         super().__init__("\n".join(reasons))
         self.reasons = tuple(reasons)
+        self.candidate_lacks = candidate_lacks
 
 
 class Pair(NamedTuple):
@@ -102,7 +106,7 @@ def pair(
         reasons += refused
         notes += noted
     if reasons:
-        raise Mismatch(reasons)
+        raise Mismatch(reasons, candidate_lacks=_candidate_lacks(reasons, tasks, a, b))
     if a.model != b.model and any(p.a.tokens and p.b.tokens for t in tasks for p in t.pairs[:50]):
         notes.append("tokens are compared as each server counted them; the models' tokenizers may differ")
     return Pairing(a, b, tuple(tasks), tuple(notes))
@@ -166,6 +170,13 @@ def _task(
         notes.append(f"{task}: {worded} of {len(pairs)} draws were asked in other words (prompt style, system prompt)")
     files = (in_a.file, in_b.file)
     return TaskPairs(task, pairs, len(only_a), len(only_b), files), reasons, notes
+
+
+def _candidate_lacks(reasons: Sequence[str], tasks: Sequence[TaskPairs], a: Outcomes, b: Outcomes) -> bool:
+    """Whether ``reasons`` tell of nothing but draws and tasks missing in ``b``: two lines a task, one a whole task."""
+    if b.tasks.keys() - a.tasks.keys() or any(task.only_b for task in tasks):
+        return False
+    return len(reasons) == len(a.tasks.keys() - b.tasks.keys()) + 2 * sum(bool(task.only_a) for task in tasks)
 
 
 def _by_position(task: str, label: str, outcomes: TaskOutcomes) -> dict[Key, Outcome]:
