@@ -15,12 +15,18 @@ __all__ = ["ForeignError", "load_any"]
 
 
 def load_any(path: str | Path) -> Outcomes:
-    """The run at ``path``. Raises ForeignError where nothing known lies there, records.RunError for a broken run."""
+    """The run at ``path``; ``PATH::NAME`` chooses a metric, column or scorer of another harness's files.
+
+    Raises ForeignError where nothing known lies there, records.RunError for a broken run.
+    """
     from ares_eval import baseline, records
     from ares_eval.foreign import inspect_log, lm_eval, vlmevalkit
     from ares_eval.outcomes import of_run
 
-    path = Path(path)
+    path, selection = Path(path), ""
+    if not path.exists():
+        name, _, selection = str(path).partition("::")
+        path = Path(name)
     if not path.exists():
         raise ForeignError(f"{path} does not exist")
     if (path / records.MANIFEST).is_file():
@@ -29,7 +35,8 @@ def load_any(path: str | Path) -> Outcomes:
         return baseline.load(path)
     for reader in (inspect_log, lm_eval, vlmevalkit):
         if reader.recognises(path):
-            return reader.load(path)
+            found: Outcomes = reader.load(path, selection)
+            return found
     raise ForeignError(
         f"{path} is no run that is known: neither ares-eval's (run.json), nor a baseline, nor lm-eval's "
         "(samples_*.jsonl; --log_samples), VLMEvalKit's (<model>_<dataset>.tsv with scores) or Inspect's (.eval, .json)"

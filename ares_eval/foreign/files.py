@@ -43,12 +43,17 @@ def decode(data: bytes, name: str) -> Json:
 
 
 def score(value: Json) -> float | None:
-    """A score in [0, 1]: a number, or one of the words by which harnesses say right and wrong; None for anything else."""
+    """A score in [0, 1]: a number, or a word by which harnesses say right and wrong; None for anything else."""
     if isinstance(value, str):
         return _WORDS.get(value.strip().casefold())
     if isinstance(value, bool | int | float) and 0 <= value <= 1:
         return float(value)
     return None
+
+
+def mapping(value: Json) -> dict[str, Json]:
+    """``value`` where it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
 
 
 _WORDS = {"c": 1.0, "i": 0.0, "p": 0.5, "n": 0.0, "true": 1.0, "false": 0.0, "correct": 1.0, "incorrect": 0.0}
