@@ -102,7 +102,6 @@ def load_tasks(config: RunConfig, warn: Callable[[str], None]) -> TaskSet:
             found[name] = tasks.load(
                 name,
                 dataset_dir=config.dataset_dir,
-                cache_dir=config.cache_folder(),
                 limit=config.limit,
                 include_path=config.include_path,
             )

@@ -38,7 +38,7 @@ WINDOW = 1.0
 PROBE = 0.03
 """Growth of the pace a second once it was refused: some two refusals in a hundred requests."""
 
-PATIENCE = 4.0
+PATIENCE = 2.0
 """Seconds without a refusal after which a pace is doubted: whatever it came from may be over."""
 
 COOL_DOWN = 0.25
@@ -134,7 +134,9 @@ class Limits:
         if self.pace is not None:
             self._correct_pace(started, now)
         elif self._storm(started) and now >= self._resigned_until:
-            accepted, _ = self._tally(started.time - WINDOW, started.time)
+            # What started after the storm broke is mostly lost too, and not all of it has been refused yet.
+            broke = next(start.time for start in self._recent(started) if start.refused)
+            accepted, _ = self._tally(broke - WINDOW, broke)
             if now < self._pacing_failed_until or accepted < SLOW:
                 self._cut(0.7, now)
             else:
@@ -155,8 +157,10 @@ class Limits:
 
     def _storm(self, started: Start) -> bool:
         """Whether the last starts up to this one were refused; later ones may not have been answered yet."""
-        known = [start.refused for start in self._starts if start.time <= started.time]
-        return sum(known[-RECENT:]) >= STORM
+        return sum(start.refused for start in self._recent(started)) >= STORM
+
+    def _recent(self, started: Start) -> list[Start]:
+        return [start for start in self._starts if start.time <= started.time][-RECENT:]
 
     def _correct_pace(self, started: Start, now: float) -> None:
         # What started before the pace was last set says nothing about it, and a burst allowance was spent by then.
