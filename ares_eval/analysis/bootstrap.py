@@ -23,6 +23,10 @@ RESAMPLES = 1000
 FEWEST_CLUSTERS = 8
 """With fewer questions a bootstrap interval is noise, and none is given."""
 
+FEWEST_VARYING = 4.0
+"""Effective number of questions over which x varies, below which a slope gets no interval: resampling cannot show the
+spread of what one or two questions decide."""
+
 FARTHEST = 3.0
 """A limit lies at most this many times as far out as Student's t would put it: a few questions whose resamples nearly
 agree make pivots without bound."""
@@ -126,7 +130,7 @@ def slope(
     ones = np.ones((1, count))
     value, error = (float(part[0]) for part in _slopes(sums, ones))
     scale = float(size / unit)
-    if count < FEWEST_CLUSTERS:
+    if count < FEWEST_CLUSTERS or _varying(u, index, count) < FEWEST_VARYING:
         return Estimated(value * scale, None, None, len(x), count)
     if error <= 1e-12:
         return Estimated(value * scale, value * scale, value * scale, len(x), count)
@@ -152,7 +156,8 @@ def spearman(
     index, count = _clusters(cluster[known])
     levels_x, levels_y = (np.unique(values, return_inverse=True)[1] for values in (x, y))
     value = float(_rank_correlations(levels_x, levels_y, np.ones((1, len(x))))[0])
-    if count < FEWEST_CLUSTERS or abs(value) > 1 - 1e-12:
+    varying = min(_varying(levels.astype(np.float64), index, count) for levels in (levels_x, levels_y))
+    if count < FEWEST_CLUSTERS or varying < FEWEST_VARYING or abs(value) > 1 - 1e-12:
         return Estimated(value, None, None, len(x), count)
     found = []
     for weights in _weights(count, resamples, seed, width=len(x)):
@@ -229,6 +234,14 @@ def _clusters(cluster: np.ndarray) -> tuple[np.ndarray, int]:
 
     found, index = np.unique(cluster, return_inverse=True)
     return index, len(found)
+
+
+def _varying(x: np.ndarray, index: np.ndarray, count: int) -> float:
+    """Effective number of clusters that make up the variance of x: 1 over the sum of their squared shares."""
+    import numpy as np
+
+    squares = np.bincount(index, weights=(x - x.mean()) ** 2, minlength=count)
+    return float(squares.sum() ** 2 / (squares * squares).sum())
 
 
 def _weights(count: int, resamples: int, seed: int, width: int | None = None) -> Iterator[np.ndarray]:

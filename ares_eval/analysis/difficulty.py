@@ -31,12 +31,17 @@ EASY_FROM, HARD_BELOW = Fraction(2, 3), Fraction(1, 3)
 
 CROSS_FITS = ("leave_one_out", "split_half", "same_draws")
 
-_ORDERED_LABELS = (
-    ("very easy", "easy", "simple", "medium", "moderate", "intermediate", "hard", "difficult", "very hard"),
-    ("elementary school", "elementary", "primary school", "middle school", "high school", "undergraduate",
-     "college", "university", "graduate", "competition"),
+_TIER_LABELS = {
+    "very easy": 0, "easy": 0, "simple": 0,
+    "medium": 1, "moderate": 1, "intermediate": 1, "normal": 1,
+    "hard": 2, "difficult": 2, "challenging": 2, "very hard": 2,
+}  # fmt: skip
+"""Labels that name a tier themselves, in their order; their difficulty is 0, 0.5 or 1 whichever of them occur."""
+
+_SCHOOLS = (
+    "elementary", "elementary school", "primary school", "middle school", "high school",
+    "undergraduate", "college", "university", "graduate", "competition", "olympiad",
 )  # fmt: skip
-"""Difficulty labels whose order is known; numbers order themselves ("Level 3")."""
 
 
 class NoDifficulty(Exception):
@@ -76,9 +81,16 @@ def from_levels(levels: Sequence[str | None]) -> Difficulty:
         raise NoDifficulty(f"all questions have the label {ordered[0]!r}")
     place = {level: i for i, level in enumerate(ordered)}
     rung = np.array([-1 if level is None else place[level] for level in levels], dtype=np.int64)
-    value = np.where(rung >= 0, rung / (len(ordered) - 1), np.nan)
-    tier = np.where(3 * rung > 2 * (len(ordered) - 1), 2, np.where(3 * rung < len(ordered) - 1, 0, 1))
-    return Difficulty("level", value, np.where(rung >= 0, tier, -1), rung, tuple(ordered), np.full(len(levels), np.nan))
+    last = len(ordered) - 1
+    if all(_plain(level) in _TIER_LABELS for level in known):
+        tiers = [_TIER_LABELS[_plain(level)] for level in ordered]
+        values = [tier / 2 for tier in tiers]
+    else:
+        tiers = [0 if 3 * i < last else 2 if 3 * i > 2 * last else 1 for i in range(len(ordered))]
+        values = [i / last for i in range(len(ordered))]
+    # A draw without a label has rung -1, which takes the last entry.
+    value, tier = np.array([*values, np.nan])[rung], np.array([*tiers, -1])[rung]
+    return Difficulty("level", value, tier, rung, tuple(ordered), np.full(len(levels), np.nan))
 
 
 def ordered_levels(levels: set[str]) -> list[str]:
@@ -87,12 +99,15 @@ def ordered_levels(levels: set[str]) -> list[str]:
     stems = {re.sub(r"\d+(?:\.\d+)?", "#", level).strip().lower() for level in levels}
     if len(stems) == 1 and all(len(found) == 1 for found in numbers.values()):
         return sorted(levels, key=lambda level: (float(numbers[level][0]), level))
-    for scale in _ORDERED_LABELS:
-        words = {level: re.sub(r"[\s_-]+", " ", level).strip().lower() for level in levels}
-        if set(words.values()) <= set(scale):
-            return sorted(levels, key=lambda level: scale.index(words[level]))
+    for scale in (list(_TIER_LABELS), _SCHOOLS):
+        if all(_plain(level) in scale for level in levels):
+            return sorted(levels, key=lambda level: scale.index(_plain(level)))
     shown = ", ".join(sorted(levels)[:4])
     raise NoDifficulty(f"the labels have no known order ({shown}{', ...' if len(levels) > 4 else ''})")
+
+
+def _plain(level: str) -> str:
+    return re.sub(r"[\s_-]+", " ", level).strip().lower()
 
 
 def from_own_pass_rate(

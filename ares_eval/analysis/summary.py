@@ -127,10 +127,14 @@ def analyse(run: Run, options: Options | None = None, *, reference: Run | None =
 
     ``reference``: the run that decides difficulty, for ``difficulty="run"``.
     """
+    options = options or Options()
+    return summed_up(run, observe(run, options, reference=reference), options)
+
+
+def summed_up(run: Run, seen: Observed, options: Options) -> Analysis:
+    """The analysis of a run that was observed with the same options."""
     import numpy as np
 
-    options = options or Options()
-    seen = observe(run, options, reference=reference)
     draws = seen.draws
     everything = np.arange(len(draws))
     return Analysis(
@@ -147,6 +151,30 @@ def analyse(run: Run, options: Options | None = None, *, reference: Run | None =
         not_recorded={name: why for name, why in seen.not_recorded.items() if ":" not in name},
         notes=seen.notes,
     )
+
+
+def remarks(analysis: Analysis) -> list[str]:
+    """What is missing and why, and what a reader must know of the numbers, a line each."""
+    lines = []
+    entropy = analysis.entropy
+    if entropy is not None:
+        options = analysis.options.tokens
+        source = "exact" if entropy.estimate == "exact" else f"{entropy.estimate} estimate, top {entropy.top}"
+        tau = "given" if options.tau_value is not None else f"{options.tau}, percentile {options.percentile:g}"
+        lines.append(
+            f"HWE: window {options.window}, tau {entropy.tau:.4f} nats ({tau}), {source}; "
+            f"{100 * entropy.flagged:.2f} % of {entropy.tokens:,} tokens flagged"
+        )
+    lines += analysis.notes
+    lines += [f"not recorded: {name}: {why}" for name, why in analysis.not_recorded.items()]
+    for task in analysis.tasks:
+        if "difficulty" in task.not_recorded:
+            lines.append(f"not recorded: difficulty of {task.name}: {task.not_recorded['difficulty']}")
+        elif task.difficulty is not None and task.difficulty.note:
+            lines.append(f"difficulty of {task.name}: {task.difficulty.note}")
+    if analysis.not_measured:
+        lines.append(f"{analysis.not_measured} draws were not measured and are left out")
+    return lines
 
 
 def write(analysis: Analysis, path: Path) -> None:
