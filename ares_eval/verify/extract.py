@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ares_eval.verify.normalise import closing_brace, trimmed
+from ares_eval.verify.normalise import closing_braces, trimmed
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,29 +70,32 @@ _JSON_FIELD = re.compile(
 
 
 def boxes(response: str, start: int, end: int) -> list[Candidate]:
-    """All non-empty boxes in order; one that is never closed reaches to the end of its line."""
+    """All non-empty boxes in order; one that is never closed reaches to the end of its line. Linear in the text."""
     found: list[Candidate] = []
     if "box" not in response:
         return found
+    openings = [(match, match.end()) for match in _BOX.finditer(response, start, end)]
+    braces = {opened for _, opened in openings if opened < end and response[opened] == "{"}
+    closers = closing_braces(response, braces, end) if braces else {}
     position = start
-    while (match := _BOX.search(response, position, end)) is not None:
-        opened = match.end()
-        if opened < end and response[opened] == "{":
-            close = closing_brace(response[:end] if end < len(response) else response, opened)
+    for match, opened in openings:
+        if match.start() < position:
+            continue
+        rule = "box"
+        if opened in braces:
+            close = closers.get(opened, -1)
             if close < 0:
                 line = response.find("\n", opened, end)
-                close = line if line >= 0 else end
-                rule = "unclosed-box"
-            else:
-                rule = "box"
+                close, rule = (line if line >= 0 else end), "unclosed-box"
             opened += 1
         else:
-            close = next((i for i in range(opened, end) if not response[i].isalnum()), end)
-            rule = "box"
+            close = opened
+            while close < end and response[close].isalnum():
+                close += 1
         content = response[opened:close]
         if content.strip(" \t\n$"):
             found.append(Candidate(content, opened, rule, True))
-        position = max(close, match.end())
+            position = close
     return found
 
 
@@ -137,6 +140,9 @@ def _explicit(response: str, start: int, end: int) -> Iterator[Candidate]:
 
 # ---------------------------------------------------------------- cue phrases
 
+MAX_CUES = 16
+"""Cue phrases that are looked at, from the end: earlier ones are superseded."""
+MAX_CLAUSE = 4000
 _COPULA = r"(?:\s*(?:is|are|was|were|will\s+be|would\s+be|should\s+be|must\s+be|=|equals|becomes)\b|\s*[:=])"
 _NOUN = r"(?:answers?|results?|solutions?|options?|choices?|ans)"
 _CUE = re.compile(
@@ -169,7 +175,7 @@ def cue_candidates(response: str, start: int, end: int) -> list[Candidate]:
     if not _CUE_WORDS.search(response, start, end):
         return []
     found = []
-    for match in _CUE.finditer(response, start, end):
+    for match in list(_CUE.finditer(response, start, end))[-MAX_CUES:]:
         if match.end() >= end or _NEGATED.match(response, match.end(), end):
             continue
         stated = _stated(response, match.end(), end)
@@ -185,7 +191,7 @@ def _stated(response: str, begin: int, end: int) -> tuple[str, int] | None:
         begin += 1
     if begin >= end:
         return None
-    stop = clause_end(response, begin, end)
+    stop = clause_end(response, begin, min(end, begin + MAX_CLAUSE))
     text = response[begin:stop]
     return (text, begin) if trimmed(text) else None
 

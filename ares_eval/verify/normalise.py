@@ -100,6 +100,24 @@ def closing_brace(text: str, start: int) -> int:
     return -1
 
 
+_BRACE = re.compile(r"\\.|[{}]", re.S)
+
+
+def closing_braces(text: str, openings: set[int], end: int) -> dict[int, int]:
+    """The closing brace of each of these opening ones, in one pass; unclosed ones are missing."""
+    found: dict[int, int] = {}
+    stack: list[int] = []
+    for match in _BRACE.finditer(text, min(openings), end):
+        brace = match[0]
+        if brace == "{":
+            stack.append(match.start())
+        elif brace == "}" and stack:
+            opened = stack.pop()
+            if opened in openings:
+                found[opened] = match.start()
+    return found
+
+
 _WRAPPER = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal|up|md|sc)?|math(?:rm|bf|it|sf|tt|cal|normal|bb|frak|scr)|mbox|hbox|"
     r"boldsymbol|bm|underline|overline|emph|operatorname\*?|ensuremath|displaystyle|boxed|fbox|textnormal)\s*\{"
@@ -121,10 +139,12 @@ def unwrap(text: str) -> str:
     """The text with \\text{..}, \\mathrm{..}, \\boxed{..} and the like replaced by their content, nested ones too."""
     if "\\" not in text:
         return text
+    wrappers = list(_WRAPPER.finditer(text))
+    closers = closing_braces(text, {match.end() - 1 for match in wrappers}, len(text)) if wrappers else {}
     dropped: list[tuple[int, int]] = []
-    for match in _WRAPPER.finditer(text):
-        close = closing_brace(text, match.end() - 1)
-        if close >= 0:
+    for match in wrappers:
+        close = closers.get(match.end() - 1)
+        if close is not None:
             dropped += [(match.start(), match.end()), (close, close + 1)]
     if not dropped:
         return text

@@ -135,7 +135,7 @@ def _decimal(text: str) -> tuple[Fraction, int, int] | None:
     exponent = int((match["exponent"] or match["power"] or "0").replace(" ", ""))
     if len(whole) + len(fraction) > MAX_DIGITS or abs(exponent) > MAX_EXPONENT:
         return None
-    value = Fraction(int(whole + fraction[1:]) if len(whole) < 4000 else _long(whole), 10 ** max(len(fraction) - 1, 0))
+    value = Fraction(_long(whole + fraction[1:]), 10 ** max(len(fraction) - 1, 0))
     value *= Fraction(10) ** exponent
     return (-value if match["sign"] == "-" else value), match.end(), max(len(fraction) - 1, 0)
 

@@ -103,6 +103,8 @@ def _is_polar(options: Options) -> bool:
     return len(options.texts) == 2 and {polarity(text) for text in options.texts} == {True, False}
 
 
+MAX_READ = 3000
+"""Characters of a stretch of prose in which options are looked for."""
 _DENIED = re.compile(r"\b(?:answer|option|choice)\s+is\s+(?:definitely |clearly )?not\s+[(*]*([A-Z])\b")
 _TRUTH = re.compile(r"^\W*(?:(?:this|the|that) statement is |it is )?(true|false|yes|no)\b\W*(?=$|[.,;:!\n])", re.I)
 
@@ -175,6 +177,8 @@ def _choice_cues(response: str, start: int, end: int) -> list[Candidate]:
 
 def read_choice(text: str, options: Options, exact: bool, multi: bool) -> frozenset[str] | None:
     """The letters that an answer text names; empty for an explicit answer that is no option; None for neither."""
+    if len(text) > MAX_READ:
+        text = text[:MAX_READ] if exact else text[-MAX_READ:]
     if "\\" in text or not text.isascii():
         text = unwrap(ascii_maths(text)).replace("$", " ")
     text = trimmed(text)
@@ -281,8 +285,8 @@ def _from_prose(
     if len(heads) > 1:
         closing = [place for place in closing if not _STRICT_HEAD.match(place.text)]
     for place in closing:
-        line = place.text
-        for part in [*reversed(bold(line)), line, _sentences(line)[-1]]:
+        line = place.text[-MAX_READ:]
+        for part in [*reversed(bold(line)[-4:]), line, _sentences(line)[-1]]:
             match = _TAIL_LETTER.search(part) if part is line else None
             letters = (
                 frozenset(match[1])
@@ -306,6 +310,7 @@ def _from_prose(
 
 def _sentences(line: str) -> list[str]:
     position, found = 0, []
+    line = line[-MAX_READ:]
     while position < len(line):
         stop = clause_end(line, position, len(line))
         if line[position:stop].strip():

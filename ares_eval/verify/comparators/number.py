@@ -33,12 +33,18 @@ def compare_quantities(answer: str, reference: str, policy: Mapping[str, Any]) -
     plain, expected = plain_integer(answer.strip()), plain_integer(reference.strip())
     if plain is not None and expected is not None:
         same = plain == expected or (bool(policy) and _close(plain, expected, policy))
-        return Decision(same, "number:exact", normalised=(str(plain), str(expected)))
+        return Decision(same, "number:exact", normalised=(_shown(plain), _shown(expected)))
     stated, wanted = parse_quantity(answer), parse_quantity(reference)
     if stated is None or wanted is None:
         return None
     same = _same(stated, wanted, policy) or _same_decimals(answer, reference)
-    return Decision(same, "number:quantity", normalised=(str(stated.value), str(wanted.value)))
+    return Decision(same, "number:quantity", normalised=(_shown(stated.value), _shown(wanted.value)))
+
+
+def _shown(value: Fraction) -> str:
+    """A value for people; very long ones by their size (the interpreter refuses to print them)."""
+    bits = max(value.numerator.bit_length(), value.denominator.bit_length())
+    return str(value) if bits < 4000 else f"a number of {bits} bits"
 
 
 def _same_decimals(answer: str, reference: str) -> bool:
