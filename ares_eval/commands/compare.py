@@ -73,14 +73,13 @@ def run(args: argparse.Namespace) -> int:
     beside: list[reference.Beside] = []
     try:
         options = pairing_options(args)
-        runs = {name: load_any(name) for name in args.runs if name not in published}
+        runs = [load_any(name) for name in args.runs if name not in published]
         if not runs:
             raise reference.UnknownModel("published rows are compared with a run; give at least one")
-        first = next(iter(runs.values()))
-        for other in list(runs.values())[1:]:
-            found.append(compare_outcomes(first, other, tier_source=args.tiers, **options))  # type: ignore[arg-type]
+        for other in runs[1:]:
+            found.append(compare_outcomes(runs[0], other, tier_source=args.tiers, **options))  # type: ignore[arg-type]
         for name in published:
-            beside += [reference.beside(run, name) for run in runs.values()]
+            beside += [reference.beside(run, name) for run in runs]
     except (Mismatch, ValueError, reference.UnknownModel) as error:
         print(f"ares-eval: these runs cannot be compared:\n{error}", file=sys.stderr)
         return 2

@@ -31,7 +31,9 @@ def with_window_entropy(a: Outcomes, b: Outcomes) -> tuple[Outcomes, Outcomes]:
     """Both runs with ``Outcome.hwe`` where both have comparable token traces, else as they are (b with a note)."""
     traces_a, traces_b = _traces(a), _traces(b)
     if not traces_b or not (traces_a or a.window_entropy):
-        return a, b
+        lacking = [run.label for run, has in ((a, traces_a or a.window_entropy), (b, traces_b)) if not has]
+        note = f"high-entropy windows: not recorded in {' and '.join(lacking)} (--logprobs keeps token traces)"
+        return a, replace(b, notes=(*b.notes, note))
     if a.window_entropy is None:
         measured = _measure(a, traces_a)
         if isinstance(measured, str):
