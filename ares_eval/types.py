@@ -81,6 +81,7 @@ class Sample:
 
     ``group`` is shared by the variants of one question and equals ``id`` where there are none. ``level`` is the
     dataset's own difficulty label. ``fields`` keeps the columns that breakdowns use (subject, category, ...).
+    ``defaults``: settings of RunConfig that the question brings along, used where the user did not set them.
     """
 
     task: str
@@ -92,6 +93,7 @@ class Sample:
     level: str | None = None
     fields: Mapping[str, Json] = field(default_factory=dict)
     ask: Ask = "reply"
+    defaults: Mapping[str, Json] = field(default_factory=dict)
 
 
 # ---------------------------------------------------------------- requests and replies

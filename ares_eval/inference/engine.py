@@ -22,14 +22,14 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from ares_eval.inference import failures, parameters, wire
+from ares_eval.inference import failures, likelihood, parameters, wire
 from ares_eval.inference.cache import Cache
 from ares_eval.inference.limits import Limits, Start
 from ares_eval.inference.logprobs import MissingLogprobs
 from ares_eval.inference.retry import Health, backoff
 from ares_eval.inference.stream import SseReply
 from ares_eval.inference.transport import HttpAnswer, Transport, TransportError
-from ares_eval.types import Failure, PictureError, PreparedPicture, Reply, Request, Sampling
+from ares_eval.types import Failure, PictureError, Reply, Request, Sampling
 
 ENCODERS = 2
 """Threads that encode pictures: Pillow lets go of the interpreter's lock, so this many cores can work."""
@@ -117,7 +117,8 @@ class Engine:
         self.lowered: dict[str, int] = {}
         """Request key to the ``max_tokens`` that fitted, where it had to be lowered."""
         self.pictures_refused: str | None = None
-        """Why no pictures are sent, where the server takes none."""
+        self.likelihoods_refused: str | None = None
+        """Why no pictures are sent, or likelihoods asked for, where the server takes or gives none."""
         self._make_transport = transport
         self._options = options
         self._cache = cache
@@ -313,7 +314,7 @@ class Engine:
             return
         try:
             async with self._encoding:
-                job.urls = await self._loop.run_in_executor(self._workers, _data_urls, pictures)
+                job.urls = await self._loop.run_in_executor(self._workers, wire.data_urls, pictures)
         except (PictureError, OSError) as error:
             self._finish(job, Failure("picture", str(error), attempts=0))
             return
@@ -332,6 +333,9 @@ class Engine:
                     self._timer = self._loop.call_later(wait, self._tick)
                 break
             job = self._ready.popleft()
+            if job.request.ask == "likelihood" and self.likelihoods_refused is not None:
+                self._without_likelihoods(job, self.likelihoods_refused)
+                continue
             self._spawn(self._try(job, self._limits.start(now)))
         self._show()
 
@@ -389,12 +393,17 @@ class Engine:
         self._pump()
 
     async def _ask(self, job: _Job) -> Reply:
-        sampling = job.sampling
-        body = wire.encode_request(self.model, job.request.messages, sampling, job.sent_with, job.urls)
+        sampling, request = job.sampling, job.request
+        if likely := request.ask == "likelihood":
+            body = likelihood.encode_request(self.model, request.messages)
+        else:
+            body = wire.encode_request(self.model, request.messages, sampling, job.sent_with, job.urls)
         assert job.deadline is not None
         try:
             async with asyncio.timeout_at(job.deadline):
-                if sampling.stream:
+                if likely:
+                    answer = await self._transport.post_completion(body)
+                elif sampling.stream:
                     collected = SseReply(logprobs=sampling.logprobs, vocabulary=self.vocabulary)
                     answer = await self._transport.stream_chat(body, collected.feed)
                     if answer.status == 200 and not answer.body:
@@ -406,14 +415,19 @@ class Engine:
         if answer.status != 200:
             raise _Refused(answer)
         if len(answer.body) < LARGE_BODY:
-            return self._decode(answer, sampling)
-        return await self._loop.run_in_executor(self._workers, self._decode, answer, sampling)
+            return self._decode(answer, request)
+        return await self._loop.run_in_executor(self._workers, self._decode, answer, request)
 
-    def _decode(self, answer: HttpAnswer, sampling: Sampling) -> Reply:
-        return wire.decode_reply(answer.body, logprobs=sampling.logprobs, vocabulary=self.vocabulary)
+    def _decode(self, answer: HttpAnswer, request: Request) -> Reply:
+        if request.ask == "likelihood":
+            return likelihood.decode_reply(answer.body, request.messages)
+        return wire.decode_reply(answer.body, logprobs=request.sampling.logprobs, vocabulary=self.vocabulary)
 
     def _after_fault(self, job: _Job, fault: failures.Fault) -> None:
         """Adapt, retry or give up."""
+        if job.request.ask == "likelihood" and likelihood.is_refusal(fault.cause, fault.status):
+            self._without_likelihoods(job, fault.message)
+            return
         if fault.fatal or (fault.cause == "no_logprobs" and not self.status.answered):
             self._give_up(job, fault)
             return
@@ -475,10 +489,13 @@ class Engine:
         self.fatal = self.fatal or failure
         self._finish(job, failure)
 
+    def _without_likelihoods(self, job: _Job, reason: str) -> None:
+        words = likelihood.refusal(job.request.task, reason)
+        if self.likelihoods_refused is None:
+            self.likelihoods_refused = reason
+            self._note(words)
+        self._finish(job, Failure("unsupported_input", words, attempts=job.tries))
+
     def _finish(self, job: _Job, outcome: Reply | Failure) -> None:
         job.urls = {}
         self._outcomes.put((job.request, outcome))
-
-
-def _data_urls(pictures: list[PreparedPicture]) -> dict[str, str]:
-    return {picture.digest: picture.data_url() for picture in pictures}

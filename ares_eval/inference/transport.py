@@ -26,6 +26,7 @@ CONNECT_SECONDS = 30.0
 USER_AGENT = f"ares-eval/{__version__}"
 
 CHAT_PATH = "/chat/completions"
+COMPLETION_PATH = "/completions"
 
 
 class TransportError(Exception):
@@ -80,6 +81,9 @@ class Transport(Protocol):
         The answer's body is then empty. An answer of another status, or a JSON body from a server that does not
         stream, is returned whole and not fed. What ``feed`` raises ends the request and is passed on.
         """
+
+    async def post_completion(self, body: bytes) -> HttpAnswer:
+        """POST a plain completion request; raises TransportError."""
 
     async def close(self) -> None:
         """Close all connections."""

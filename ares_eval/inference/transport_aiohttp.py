@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ares_eval.inference.transport import (
     CHAT_PATH,
+    COMPLETION_PATH,
     CONNECT_SECONDS,
     MAX_ANSWER_BYTES,
     Endpoint,
@@ -39,7 +40,7 @@ class AiohttpTransport:
     """
 
     def __init__(self, endpoint: Endpoint, *, connections: int, timeout: float, total: float = 7200.0) -> None:
-        self._url = endpoint.base_url + CHAT_PATH
+        self._base_url = endpoint.base_url
         self._headers = request_headers(endpoint)
         self._proxy = environment_proxy(endpoint.base_url)
         self._connections = connections
@@ -63,19 +64,24 @@ class AiohttpTransport:
 
     async def post_chat(self, body: bytes) -> HttpAnswer:
         """See Transport."""
-        return await self._post(body, None)
+        return await self._post(CHAT_PATH, body, None)
 
     async def stream_chat(self, body: bytes, feed: Callable[[bytes], None]) -> HttpAnswer:
         """See Transport."""
-        return await self._post(body, feed)
+        return await self._post(CHAT_PATH, body, feed)
 
-    async def _post(self, body: bytes, feed: Callable[[bytes], None] | None) -> HttpAnswer:
+    async def post_completion(self, body: bytes) -> HttpAnswer:
+        """See Transport."""
+        return await self._post(COMPLETION_PATH, body, None)
+
+    async def _post(self, path: str, body: bytes, feed: Callable[[bytes], None] | None) -> HttpAnswer:
         import aiohttp
 
         session = self._session or self._open()
         data = io.BytesIO(body) if len(body) > WHOLE_BODY else body
         try:
-            async with session.post(self._url, data=data, proxy=self._proxy, allow_redirects=False) as response:
+            url = self._base_url + path
+            async with session.post(url, data=data, proxy=self._proxy, allow_redirects=False) as response:
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 streamed = feed is not None and is_streamed(response.status, response.content_type)
                 chunks: list[bytes] = []

@@ -88,16 +88,22 @@ class OpenAITransport:
         """See Transport."""
         return await self._post(body, None)
 
+    async def post_completion(self, body: bytes) -> HttpAnswer:
+        """See Transport."""
+        return await self._post(body, None, plain=True)
+
     async def stream_chat(self, body: bytes, feed: Callable[[bytes], None]) -> HttpAnswer:
         """See Transport."""
         return await self._post(body, feed)
 
-    async def _post(self, body: bytes, feed: Callable[[bytes], None] | None) -> HttpAnswer:
+    async def _post(self, body: bytes, feed: Callable[[bytes], None] | None, *, plain: bool = False) -> HttpAnswer:
         openai, httpx = self._openai, self._httpx
         fields = msgspec.json.decode(body)
-        named = {"model": fields.pop("model"), "messages": fields.pop("messages")}
+        asked = "prompt" if plain else "messages"
+        named = {"model": fields.pop("model"), asked: fields.pop(asked)}
         more = {"extra_body": fields, "extra_headers": self._without_key}
-        create = self._client.chat.completions.with_streaming_response.create
+        completions: Any = self._client.completions if plain else self._client.chat.completions
+        create = completions.with_streaming_response.create
         try:
             async with asyncio.timeout(self._total), create(**named, **more) as response:
                 headers = {name.lower(): value for name, value in response.headers.items()}

@@ -14,7 +14,7 @@ import msgspec
 
 from ares_eval.inference.logprobs import MissingLogprobs, Token, token_trace
 from ares_eval.inference.parameters import ParameterChanges
-from ares_eval.types import Reply, Sampling, Usage, WireMessage
+from ares_eval.types import PreparedPicture, Reply, Sampling, Usage, WireMessage
 
 CHARACTERS_PER_TOKEN = 4
 """For counts that the server does not give; such counts are marked as estimated."""
@@ -85,6 +85,11 @@ def encode_request(
         return msgspec.json.encode(body)
     except UnicodeEncodeError:
         return msgspec.json.encode(_encodable(body))
+
+
+def data_urls(pictures: Sequence[PreparedPicture]) -> dict[str, str]:
+    """What ``encode_request`` needs of pictures, by digest; blocks, raises PictureError."""
+    return {picture.digest: picture.data_url() for picture in pictures}
 
 
 def _message(message: WireMessage, data_urls: Mapping[str, str]) -> dict[str, Any]:

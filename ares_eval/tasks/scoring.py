@@ -6,7 +6,7 @@ reply to ``submit`` and keeps what comes back in the record; when all is asked i
 whose metrics stand in results.json beside ours.
 
 Such a task also has ``defaults``: the settings (names of RunConfig) that it brings along, used where the user did not
-set them.
+set them. A Sample may have its own, which go before the task's and must be named by the task.
 """
 
 from __future__ import annotations
