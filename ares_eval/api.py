@@ -36,5 +36,5 @@ def evaluate(*, quiet: bool = True, **settings: Any) -> Evaluation:
             raise config.ConfigError("model_name is missing (or serve='embedded')")
         from ares_eval.inference import servers
 
-        made = made.model_copy(update={"model_name": servers.served_name(made.serve)})
+        made = made.replace(model_name=servers.served_name(made.serve))
     return _evaluate(made, progress.choose(quiet=quiet), warn=lambda line: print(line, file=sys.stderr))

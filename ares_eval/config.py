@@ -1,7 +1,7 @@
 """What a run is asked to do: one model of all settings, from flags, a YAML file, a preset and the environment.
 
 The first that names a setting wins, in this order: flag, ``--config`` file, ``--preset``, environment, default. Secrets
-are SecretStr: they are printed as stars and left out of everything that is written or hashed.
+are Secret: they are shown as stars and left out of everything that is written or hashed.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from msgspec import Meta
 
 from ares_eval import resources
 from ares_eval.inference.transport import normalise_base_url
@@ -26,14 +27,28 @@ class ConfigError(Exception):
     """A setting that cannot be: the message says which, why and what would do. The command line exits with 2."""
 
 
-class RunConfig(BaseModel):
-    """Settings of one run; the names are the flags' names with underscores."""
+class Secret:
+    """A key: shown as stars, never written. ``value`` is for the wire alone."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    __slots__ = ("value",)
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+
+Count = Annotated[int, Meta(ge=1)]
+Amount = Annotated[float, Meta(ge=0.0)]
+
+
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of one run; the names are the flags' names with underscores. Made by ``load``."""
 
     model_name: str = ""
     model_revision: str | None = None
-    openai_api_key: SecretStr | None = None
+    openai_api_key: Secret | None = None
     openai_base_url: str | None = None
     transport: Literal["aiohttp", "openai"] = "aiohttp"
     serve: str | None = None
@@ -42,36 +57,36 @@ class RunConfig(BaseModel):
     datasets: str = "all"
     dataset_dir: Path | None = None
     include_path: tuple[Path, ...] = ()
-    limit: int | None = Field(None, ge=1)
-    samples: int | None = Field(None, ge=1, le=10_000)
+    limit: Count | None = None
+    samples: Annotated[int, Meta(ge=1, le=10_000)] | None = None
     skip_unavailable: bool = False
 
-    max_tokens: int = Field(8192, ge=1)
-    temperature: float | None = Field(0.3, ge=0.0)
-    top_p: float | None = Field(0.95, gt=0.0, le=1.0)
+    max_tokens: Count = 8192
+    temperature: Amount | None = 0.3
+    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] | None = 0.95
     top_k: int | None = None
     seed: int | None = None
-    stop: tuple[str, ...] = ()
     reasoning_effort: str | None = None
-    logprobs: int = Field(0, ge=0, le=1000)
-    vocabulary_size: int | None = Field(None, ge=2)
-    extra_body: dict[str, Any] = Field(default_factory=dict)
+    logprobs: Annotated[int, Meta(ge=0, le=1000)] = 0
+    vocabulary_size: Annotated[int, Meta(ge=2)] | None = None
+    extra_body: dict[str, Any] = {}
+    stop: tuple[str, ...] = ()
     stream: bool = False
 
     system_prompt: str = ARES_SYSTEM_PROMPT
     prompt_style: Literal["system", "user-suffix"] = "system"
-    min_pixels: int = Field(262_144, ge=1)
-    max_pixels: int = Field(1_048_576, ge=1)
+    min_pixels: Count = 262_144
+    max_pixels: Count = 1_048_576
 
-    eval_threads: int = Field(8, ge=1, le=1024)
-    max_retries: int = Field(3, ge=0)
-    timeout: float = Field(600.0, gt=0.0)
+    eval_threads: Annotated[int, Meta(ge=1, le=1024)] = 8
+    max_retries: Annotated[int, Meta(ge=0)] = 3
+    timeout: Annotated[float, Meta(gt=0.0)] = 600.0
     cache_dir: Path | None = None
     no_cache: bool = False
 
     judge_model: str | None = None
     judge_base_url: str | None = None
-    judge_api_key: SecretStr | None = None
+    judge_api_key: Secret | None = None
     judge_self: bool = False
 
     output_dir: Path = Path("results/runs")
@@ -79,27 +94,17 @@ class RunConfig(BaseModel):
     fresh: bool = False
     export: tuple[Literal["lm-eval"], ...] = ()
     dry_run: bool = False
-    input_price: float | None = Field(None, ge=0.0)
-    output_price: float | None = Field(None, ge=0.0)
+    input_price: Amount | None = None
+    output_price: Amount | None = None
     quiet: bool = False
-    json_output: bool = Field(False, alias="json")
+    json: bool = False
 
-    @field_validator("max_pixels")
-    @classmethod
-    def _pixels_in_order(cls, value: int, info: Any) -> int:
-        if value < info.data.get("min_pixels", 1):
-            raise ValueError("must not be below min_pixels")
-        return value
+    given: frozenset[str] = frozenset()
+    """Names of the settings that somebody set, as against the defaults."""
 
-    @field_validator("openai_base_url", "judge_base_url")
-    @classmethod
-    def _is_url(cls, value: str | None) -> str | None:
-        return None if value is None else normalise_base_url(value)
-
-    @field_validator("datasets", mode="before")
-    @classmethod
-    def _joined(cls, value: Any) -> Any:
-        return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+    def replace(self, **changes: Any) -> RunConfig:
+        """The same settings but for ``changes``."""
+        return msgspec.structs.replace(self, **changes)
 
     def sampling(self, draw: int) -> Sampling:
         """The sampling parameters of one draw: a seed, where one is given, differs from draw to draw."""
@@ -122,11 +127,12 @@ class RunConfig(BaseModel):
 
     def settings(self) -> dict[str, Json]:
         """Every setting as JSON, without secrets: for ``run.json``."""
-        return self.model_dump(mode="json", by_alias=True, exclude={"openai_api_key", "judge_api_key"})
+        shown = set(self.__struct_fields__) - {"openai_api_key", "judge_api_key", "given"}
+        return {name: msgspec.to_builtins(getattr(self, name), enc_hook=str) for name in sorted(shown)}
 
     def digest(self, tasks: Mapping[str, str], weights: str | None) -> str:
         """SHA-256 over all that changes results, ``tasks`` being names with their fingerprints."""
-        chosen = self.model_dump(mode="json", include=set(_RESULT_SETTINGS))
+        chosen = {name: getattr(self, name) for name in _RESULT_SETTINGS}
         whole = {"settings": chosen, "tasks": dict(tasks), "weights": weights}
         return hashlib.sha256(msgspec.json.encode(whole, order="sorted")).hexdigest()
 
@@ -164,21 +170,42 @@ def user_cache() -> Path:
 
 def load(flags: Mapping[str, Any]) -> RunConfig:
     """The configuration that ``flags`` (only those given; ``config`` and ``preset`` among them) amount to."""
-    given = dict(flags)
-    file, preset = given.pop("config", None), given.pop("preset", None)
+    flags = dict(flags)
+    file, preset = flags.pop("config", None), flags.pop("preset", None)
     layers: list[dict[str, Any]] = [_environment()]
     if preset is not None:
         layers.append(_read(_preset(preset)))
     if file is not None:
         layers.append(_read(Path(file)))
-    layers.append(given)
+    layers.append(flags)
     merged: dict[str, Any] = {}
     for layer in layers:
         merged.update(layer)
+    for name in merged.keys() - set(RunConfig.__struct_fields__) | merged.keys() & {"given"}:
+        near = difflib.get_close_matches(name, RunConfig.__struct_fields__, n=3, cutoff=0.5)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise ConfigError(f"unknown setting {name.replace('_', '-')!r}{hint}")
+    if isinstance(merged.get("datasets"), list | tuple):
+        merged["datasets"] = ",".join(map(str, merged["datasets"]))
     try:
-        return RunConfig(**merged)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_complaint(one) for one in error.errors())) from None
+        made = msgspec.convert({**merged, "given": list(merged)}, RunConfig, strict=False, dec_hook=_own_types)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_complaint(str(error), merged)) from None
+    if made.max_pixels < made.min_pixels:
+        raise ConfigError(f"max-pixels ({made.max_pixels}) must not be below min-pixels ({made.min_pixels})")
+    urls = {name: getattr(made, name) for name in ("openai_base_url", "judge_base_url")}
+    try:
+        return made.replace(**{name: normalise_base_url(url) for name, url in urls.items() if url is not None})
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _own_types(kind: type, value: Any) -> Any:
+    if kind is Secret:
+        return value if isinstance(value, Secret) else Secret(str(value))
+    if issubclass(kind, Path):
+        return Path(value)
+    raise NotImplementedError(kind)
 
 
 def _environment() -> dict[str, Any]:
@@ -215,12 +242,9 @@ def _read(path: Path) -> dict[str, Any]:
     return {str(name).replace("-", "_"): value for name, value in found.items()}
 
 
-def _complaint(error: Any) -> str:
-    name = ".".join(map(str, error["loc"]))
-    flag = name.replace("_", "-")
-    if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, RunConfig.model_fields, n=3, cutoff=0.5)
-        return f"unknown setting {flag!r}" + (f"; did you mean {', '.join(near)}?" if near else "")
-    if isinstance(error.get("input"), str) and "key" in name:
-        return f"{flag}: {error['msg']}"
-    return f"{flag}: {error['msg']} (given: {str(error.get('input'))[:80]!r})"
+def _complaint(message: str, merged: Mapping[str, Any]) -> str:
+    """What msgspec says of a value, in terms of the flag; a secret's value is not shown."""
+    problem, _, place = message.partition(" - at `$.")
+    name = re.split(r"[`.\[]", place)[0]
+    shown = "" if "key" in name or name not in merged else f" (given: {str(merged[name])[:80]!r})"
+    return f"{name.replace('_', '-')}: {problem[:1].lower()}{problem[1:]}{shown}"

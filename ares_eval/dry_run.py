@@ -38,12 +38,13 @@ def forecast(task: Task, config: RunConfig) -> Forecast:
     from ares_eval.tasks import pictures
 
     draws = plan.draws(task, config)
-    config = plan.settings(task, config)
-    limits = pictures.PixelLimits(config.min_pixels, config.max_pixels)
-    questions = shown = tokens = 0
+    questions = shown = tokens = answer = 0
     for sample in task.samples():
+        settings = plan.settings(task, sample, config)
+        limits = pictures.PixelLimits(settings.min_pixels, settings.max_pixels)
         questions += 1
-        prompt = plan.prompt(sample, config)
+        answer += settings.max_tokens if sample.ask == "reply" else 1
+        prompt = plan.prompt(sample, settings)
         characters = sum(len(part) for message in prompt.messages for part in message.parts if isinstance(part, str))
         tokens += round(characters / CHARACTERS_PER_TOKEN)
         for message in sample.messages:
@@ -53,7 +54,7 @@ def forecast(task: Task, config: RunConfig) -> Forecast:
                     shown += 1
                     tokens += round(width * height / PIXELS_PER_TOKEN)
     requests = questions * draws
-    return Forecast(task.name, questions, requests, shown * draws, tokens * draws, requests * config.max_tokens)
+    return Forecast(task.name, questions, requests, shown * draws, tokens * draws, answer * draws)
 
 
 def cost(forecasts: list[Forecast], config: RunConfig) -> tuple[float, float] | None:
@@ -66,10 +67,10 @@ def cost(forecasts: list[Forecast], config: RunConfig) -> tuple[float, float] | 
 
 def show(config: RunConfig, write: Callable[[str], None]) -> int:
     """Write the forecast of every task; exit code 0, or 3 where a dataset is unavailable."""
-    whole = evaluate.load_tasks(config, write if not config.json_output else lambda _: None)
+    whole = evaluate.load_tasks(config, write if not config.json else lambda _: None)
     forecasts = [forecast(task, config) for task in whole.tasks.values()]
     money = cost(forecasts, config)
-    if config.json_output:
+    if config.json:
         write(
             json.dumps({"tasks": [asdict(one) for one in forecasts], "cost": money, "unavailable": whole.unavailable})
         )

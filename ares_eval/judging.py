@@ -131,4 +131,4 @@ def _endpoint(config: RunConfig) -> Endpoint:
     url = config.judge_base_url or config.openai_base_url or OPENAI_URL
     # The model's key goes to the model's own endpoint only.
     key = config.judge_api_key or (config.openai_api_key if config.judge_base_url is None else None)
-    return Endpoint(url, key.get_secret_value() if key else None)
+    return Endpoint(url, key.value if key else None)

@@ -50,15 +50,20 @@ def draws(task: Task, config: RunConfig) -> int:
     return config.samples if config.samples is not None else task.repeats
 
 
-def settings(task: Task, config: RunConfig) -> RunConfig:
-    """The run's settings for ``task``: what the user did not set, the task may."""
-    own = {name: value for name, value in task.defaults.items() if name not in config.model_fields_set}
-    return config.model_copy(update=own) if own else config
+def settings(task: Task, sample: Sample, config: RunConfig) -> RunConfig:
+    """The run's settings for one question: what the user did not set, the question or its task may."""
+    if not task.defaults and not sample.defaults:
+        return config
+    own = {**task.defaults, **sample.defaults}
+    return config.replace(**{name: own[name] for name in own.keys() - config.given})
 
 
 def fingerprint(task: Task, config: RunConfig) -> str:
-    """The task's fingerprint, with the settings that it brings along where it does."""
-    return task.fingerprint if not task.defaults else settings(task, config).digest({"task": task.fingerprint}, None)
+    """The task's fingerprint; where it brings settings along, it matters which of them the user has set."""
+    if not task.defaults:
+        return task.fingerprint
+    chosen = [task.fingerprint, dict(task.defaults), sorted(config.given & task.defaults.keys())]
+    return hashlib.sha256(msgspec.json.encode(chosen, order="sorted")).hexdigest()
 
 
 def prompt(sample: Sample, config: RunConfig) -> Prompt:

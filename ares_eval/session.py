@@ -163,12 +163,12 @@ class Session:
     def _requests(self) -> Iterator[Request]:
         for name, task in self.whole.tasks.items():
             count = plan.draws(task, self.config)
-            settings = plan.settings(task, self.config)
             for sample in self._samples(task):
                 self.whole.questions[name] += 1
                 todo = [draw for draw in range(count) if (name, sample.id, draw) not in self._done]
                 if not todo:
                     continue
+                settings = plan.settings(task, sample, self.config)
                 try:
                     asked = plan.prompt(sample, settings)
                 except (PictureError, OSError) as error:
@@ -230,7 +230,7 @@ class Session:
     # ------------------------------------------------------------ who is asked
 
     def _endpoint(self) -> Endpoint:
-        key = self.config.openai_api_key.get_secret_value() if self.config.openai_api_key else None
+        key = self.config.openai_api_key.value if self.config.openai_api_key else None
         return Endpoint(self._server.base_url if self._server else self.config.openai_base_url or OPENAI_URL, key)
 
     def _meet(self, engine: Engine, stack: contextlib.ExitStack) -> None:

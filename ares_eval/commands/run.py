@@ -137,7 +137,7 @@ def _named(config: Any) -> Any:
     from ares_eval.inference import servers
 
     name = servers.served_name(config.serve)
-    return config if config.model_name else config.model_copy(update={"model_name": name})
+    return config if config.model_name else config.replace(model_name=name)
 
 
 def _evaluate(config: Any) -> int:
@@ -147,7 +147,7 @@ def _evaluate(config: Any) -> int:
     from ares_eval.inference.cache import CacheError
     from ares_eval.inference.servers import ServerFailed, ServeSpecError
 
-    quiet = config.quiet or config.json_output
+    quiet = config.quiet or config.json
     shown = progress.choose(quiet=quiet)
 
     def warn(line: str) -> None:
@@ -196,7 +196,7 @@ def _export(form: str, folder: Any) -> None:
 def _show(found: dict[str, Json], done: Any, config: Any) -> None:
     from ares_eval import table
 
-    if config.json_output:
+    if config.json:
         print(json.dumps({"run": str(done.folder), "exit_code": done.exit_code, **found}))
     else:
         table.write_table(found, sys.stdout)
