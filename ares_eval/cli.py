@@ -26,6 +26,8 @@ COMMANDS = {
     "serve": "start a model server and stay",
     "cache": "statistics, pruning, export and import of the reply cache",
     "verify": "judge response/reference pairs",
+    "analyze": "how the model of a run thought: length, entropy, difficulty, budgets",
+    "entropy": "exact token entropies of a run, by a forward pass over its replies",
     "rescore": "judge a run's recorded replies anew, sending nothing",
     "explain": "how one response was judged, stage by stage",
     "judge-check": "how well an LLM judge agrees with the calibration set",
