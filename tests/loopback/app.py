@@ -240,6 +240,7 @@ class Loopback:
                 "return_ids": bool(chat.return_token_ids),
                 "return_logprob": bool(chat.return_logprob),
                 "prompt_logprobs": None if chat.prompt_logprobs is None else tuple(tokenise(prompt)),
+                "prompt_top": chat.prompt_logprobs or 0,
             }
         return bodies.Form(
             dialect=options.dialect,

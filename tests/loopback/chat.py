@@ -56,6 +56,8 @@ class Form:
     """lmdeploy's ``return_logprob``."""
     prompt_logprobs: tuple[bytes, ...] | None = None
     """vLLM's ``prompt_logprobs``: the prompt's tokens."""
+    prompt_top: int = 0
+    """Alternatives at each of them, besides the token itself."""
 
 
 def usage(form: Form, choices: list[Choice]) -> dict[str, Any]:
@@ -89,16 +91,21 @@ def whole(form: Form, choices: list[Choice]) -> bytes:
     if form.dialect == "llamacpp":
         body["timings"] = {"prompt_n": form.prompt_tokens, "predicted_n": choices[0].tokens, "predicted_ms": 1.0}
     if form.dialect == "vllm" and form.prompt_logprobs is not None:
-        body["prompt_logprobs"] = prompt_logprobs(form.prompt_logprobs, form.key)
+        body["prompt_logprobs"] = prompt_logprobs(form.prompt_logprobs, form.key, form.prompt_top)
     return msgspec.json.encode(body)
 
 
-def prompt_logprobs(tokens: tuple[bytes, ...], key: str) -> list[dict[str, Any] | None]:
-    """vLLM's list over the prompt's tokens, by token id; the first has none."""
+def prompt_logprobs(tokens: tuple[bytes, ...], key: str, top: int) -> list[dict[str, Any] | None]:
+    """vLLM's list over the prompt's tokens, by token id, the token itself before the best; the first has none."""
     made: list[dict[str, Any] | None] = []
     for position in logprobs.positions(tokens, f"{key} prompt"):
-        entry = {"logprob": position.chosen, "rank": position.rank + 1, "decoded_token": logprobs.shown(position.token)}
-        made.append({str(logprobs.token_id(position.token)): entry} if made else None)
+        ranked = [(position.token, position.chosen, position.rank)]
+        ranked += [(token, logprob, rank) for rank, (token, logprob) in enumerate(position.top(top))]
+        entries: dict[str, Any] = {}
+        for token, logprob, rank in ranked:
+            entry = {"logprob": logprob, "rank": rank + 1, "decoded_token": logprobs.shown(token)}
+            entries.setdefault(str(logprobs.token_id(token)), entry)
+        made.append(entries if made else None)
     return made
 
 

@@ -60,8 +60,12 @@ def ask(
     api_key: str | None = None,
     headers: Mapping[str, str] | None = None,
     timeout: float = 10.0,
+    max_body: int = MAX_BODY,
 ) -> Answer:
-    """GET ``url``, or POST ``body`` as JSON. Every HTTP status is an Answer; raises Unreachable where there is none."""
+    """GET ``url``, or POST ``body`` as JSON. Every HTTP status is an Answer; raises Unreachable where there is none.
+
+    At most ``max_body`` bytes are read; a longer answer is cut, and no JSON then.
+    """
     proxies: dict[str, str] | None = {} if is_loopback(urlsplit(url).hostname or "") else None
     opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies), _NoRedirect)
     sent = {"Accept": "application/json", "User-Agent": USER_AGENT}
@@ -75,7 +79,7 @@ def ask(
     try:
         try:
             with opener.open(request, timeout=timeout) as response:
-                return _answer(response.status, response.read(MAX_BODY))
+                return _answer(response.status, response.read(max_body))
         except urllib.error.HTTPError as error:
             with error:
                 return _answer(error.code, error.read(MAX_BODY))
