@@ -29,7 +29,7 @@ _LEAD = re.compile(
     re.I,
 )
 _EQUALS = re.compile(r"(?<![<>!:])=(?!=)|\\approx|≈")
-MAX_ANSWER = 50_000
+MAX_ANSWER = 200_000
 
 
 def maths_segments(text: str) -> list[tuple[str, int]]:

@@ -13,7 +13,7 @@ from ares_eval.verify.algebra.evaluation import Environment, Undefined, evaluate
 from ares_eval.verify.algebra.nodes import Node, TooLarge, Unreadable
 
 PRIMES = ((1 << 61) - 1, 2305843009213693921)
-MAX_FACTORIAL = 20_000
+MAX_FACTORIAL = 100_000
 
 
 def residues(node: Node, environment: Environment) -> tuple[int, int]:

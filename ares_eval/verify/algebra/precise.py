@@ -37,6 +37,8 @@ def settle(one: Node, other: Node, signs: tuple[int, int]) -> bool | None:
                 continue
             if abs(left - right) > EQUAL * size and size > mpmath.mpf(10) ** -40:
                 return False
+            if size > mpmath.mpf(10) ** (DIGITS - 10):
+                return None
             agreed += 1
     return True if agreed >= min(2, len(points)) else None
 

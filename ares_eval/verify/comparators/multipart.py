@@ -12,11 +12,15 @@ from ares_eval.verify.normalise import ascii_maths, trimmed, unwrap
 from ares_eval.verify.quantity import parse_quantity, quantities_in
 
 _ENUMERATED = re.compile(r"\(\s*([a-h]|i{1,3}|iv|v|[1-9])\s*\)\s*")
-_WORDED = re.compile(r"([A-Za-z]{3,})\s*(?:is|=|:|of)?\s*(-?\d[\d.,/]*\d|-?\d)")
+_WORDED = re.compile(r"\b([A-Za-z]{3,30})\s*(?:is|=|:|of)?\s*(-?\d[\d.,/]*\d|-?\d)")
+
+
+MAX_TEXT = 5000
 
 
 def parts_of(text: str) -> dict[str, str]:
     """Label to value, in lower case; empty where a text has no labelled parts."""
+    text = text[:MAX_TEXT]
     found = list(_ENUMERATED.finditer(text))
     if len(found) > 1:
         ends = [match.start() for match in found[1:]] + [len(text)]
