@@ -227,12 +227,13 @@ def test_a_ratio_of_runs_that_hardly_differ_is_not_claimed() -> None:
     part = [Sides(20, 20, 1)] * 96 + [Sides(20, 26, 1)] * 4
     log = paired.log_ratio(part)
     assert log is not None and log.above(0) < 0.05
-    assert paired.ratio_above([part], 1.0) == pytest.approx(1 / 16)
-    assert paired.ratio_below([part], 1.0) == pytest.approx(1.0)
+    assert paired.ratio_above([part], 1.0, log) == pytest.approx(1 / 16)
+    assert paired.ratio_below([part], 1.0, log) == pytest.approx(1.0)
     same = [Sides(20, 20, 1)] * 100
     equal = paired.log_ratio(same)
     assert equal is not None and equal.above(0) == 1 and equal.below(0) == 1
-    assert paired.log_ratio([Sides(0, 3, 1)] * 5) is None
+    assert paired.log_ratio([Sides(3, 0, 1)] * 5) is None
+    assert paired.ratio_below([[Sides(3, 0, 1)] * 5], 1.0, None) == pytest.approx(1 / 32)
 
 
 def test_order_of_clusters_changes_nothing() -> None:

@@ -151,28 +151,30 @@ def _ratio(rule: Rule, name: str, scopes: Sequence[_Scope], policy: Policy) -> T
     for scope, entry in zip(scopes, ratios, strict=True):
         if entry is None:
             return Test(rule, name, rule.bound, missing=f"{scope.task}: not both runs have comparable {what}")
-        if entry.log is None:
+        if entry.a == 0:
             return Test(
-                rule, name, rule.bound, missing=f"{scope.task}: a ratio needs two questions, and not 0 in a run"
+                rule, name, rule.bound, missing=f"{scope.task}: there is nothing in the baseline to compare with"
             )
     logs = [entry.log for entry in ratios if entry is not None and entry.log is not None]
-    log = logs[0] if len(logs) == 1 else paired.average(logs)
+    log = None if len(logs) < len(ratios) else logs[0] if len(logs) == 1 else paired.average(logs)
     bound = math.log(rule.bound)
     sums = [sides(scope.pairs, quantity) for scope in scopes]
-    over = max(log.above(bound), paired.ratio_above(sums, rule.bound))
-    under = max(log.below(bound), paired.ratio_below(sums, rule.bound))
-    low, high = log.interval(1 - policy.alpha)
+    over, under = paired.ratio_above(sums, rule.bound, log), paired.ratio_below(sums, rule.bound, log)
+    interval = None
+    if log is not None:
+        low, high = log.interval(1 - policy.alpha)
+        interval = (math.exp(low), math.exp(min(high, 700.0)))
     questions = len({(scope.task, pair.group) for scope in scopes for pair in scope.pairs})
     return Test(
         rule,
         name,
         rule.bound,
         pairs=sum(entry.pairs for entry in ratios if entry is not None),
-        observed=math.exp(log.centre),
-        interval=(math.exp(low), math.exp(min(high, 700.0))),
+        observed=0.0 if log is None else math.exp(log.centre),
+        interval=interval,
         p_broken=over if rule.kind == "tokens" else under,
         p_kept=under if rule.kind == "tokens" else over,
-        advice=_ratio_advice(log, bound, questions, policy),
+        advice="" if log is None else _ratio_advice(log, bound, questions, policy),
     )
 
 
