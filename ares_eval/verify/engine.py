@@ -84,7 +84,8 @@ def _by_sympy(kind: str, answer: str, reference: str, digits: int | None) -> dic
 
 _BASE = re.compile(r"\d_\{?\d")
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
-_RESIDUE = re.compile(r"[a-zA-Z]{2,}")
+_RESIDUE = re.compile(r"(?!d[a-z]\b)\b[a-zA-Z]{2,}")
+"""Words that are no differential."""
 
 
 def _trustworthy(answer: str, reference: str, stated: Any, wanted: Any, digits: int | None) -> bool:
