@@ -14,7 +14,7 @@ import msgspec
 
 from ares_eval import records, resources
 from ares_eval.compare.window_entropy import measured
-from ares_eval.foreign.files import ForeignError, read_json
+from ares_eval.foreign.files import ForeignError, mapping, read_json
 from ares_eval.outcomes import Key, Outcome, Outcomes, TaskOutcomes, WindowEntropy, of_run
 from ares_eval.types import Json
 
@@ -56,13 +56,13 @@ def is_baseline(path: Path) -> bool:
 
 def load(path: Path) -> Outcomes:
     """Read a baseline; ForeignError where it is none, or of another format."""
-    content = read_json(path, LARGEST)
+    content = mapping(read_json(path, LARGEST))
     if content.get(MARK) != FORMAT:
         raise ForeignError(f"{path} is a baseline of format {content.get(MARK)!r}; this version reads {FORMAT}")
     try:
         stored = msgspec.convert(content, _Stored)
         tasks = {name: _task(task) for name, task in stored.tasks.items()}
-    except (msgspec.ValidationError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError) as error:  # msgspec.ValidationError is a ValueError
         raise ForeignError(f"{path} is a broken baseline: {error}") from None
     return Outcomes(
         label=f"baseline {stored.name}",
@@ -96,7 +96,8 @@ def _task(task: _Task) -> TaskOutcomes:
     for row in task.draws:
         fields = dict(zip(task.columns, row, strict=True))
         key = (str(fields.pop("sample")), int(fields.pop("draw")))
-        outcome = Outcome(**fields)
+        values = [fields.get(name, Outcome._field_defaults.get(name)) for name in Outcome._fields]
+        outcome = msgspec.convert(values, Outcome)
         draws[key] = outcome._replace(group=outcome.group or key[0])
     return TaskOutcomes(draws, task.fingerprint, task.planned, task.judges)
 

@@ -98,6 +98,17 @@ def test_what_cannot_be_a_baseline(tmp_path: Path, capsys: pytest.CaptureFixture
         {"ares_baseline": 2},
         {"tasks": {"t": {"fingerprint": None, "planned": 1, "judges": [], "columns": ["sample"], "draws": [["q"]]}}},
         {"tasks": {"t": {"fingerprint": None, "planned": 1, "judges": [], "columns": ["x"], "draws": [["q"]]}}},
+        {
+            "tasks": {
+                "t": {
+                    "fingerprint": None,
+                    "planned": 1,
+                    "judges": [],
+                    "columns": ["sample", "draw", "score"],
+                    "draws": [["q", 0, "x"]],
+                }
+            }
+        },
         {"tasks": []},
     ],
 )

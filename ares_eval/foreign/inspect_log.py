@@ -122,8 +122,10 @@ class _Samples:
         cause = "server" if sample.get("error") else "unscored" if value is None else None
         meta = mapping(sample.get("metadata"))
         stop = _stop_reason(sample)
-        name = str(sample["id"])
-        return (name, int(sample.get("epoch", 1)) - 1), Outcome(
+        name, epoch = str(sample["id"]), sample.get("epoch", 1)
+        if not isinstance(epoch, int):
+            raise ForeignError(f"{self._file}: sample {name}: the epoch {epoch!r} is no number")
+        return (name, epoch - 1), Outcome(
             score=value or 0.0,
             cause=cause,
             group=name,

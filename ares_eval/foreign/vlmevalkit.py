@@ -130,6 +130,8 @@ def _json_rows(file: Path) -> Iterator[Mapping[str, Json]]:
 def _draws(file: Path, column: str) -> dict[Key, Outcome]:
     draws: dict[Key, Outcome] = {}
     for position, row in enumerate(_rows(file)):
+        if "index" not in row or column not in row:
+            raise ForeignError(f"{file}, row {position + 1}: no index, or no {column}")
         sample = str(row["index"])
         failed = FAILED in str(row.get("prediction", ""))
         value = score(row[column])
