@@ -16,71 +16,16 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
 
 from ares_eval import metrics
-from ares_eval.analysis.statistics import Estimate, from_sums, interval_of_mean
-from ares_eval.types import Json, Record, Usage
+from ares_eval.analysis.statistics import from_sums, interval_of_mean
+from ares_eval.task_metrics import METRICS, Draw, TaskMeta, estimated
+from ares_eval.types import Json, Record
+
+__all__ = ["METRICS", "MISSING", "Draw", "TaskMeta", "asked_and_measured", "summarise"]
 
 MISSING = "missing"
 """The cause of draws that were asked for and have no record: the run ended before them."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskMeta:
-    """What results need to know of a task as it was run.
-
-    ``suites``: the suites of this run that hold it. ``metrics``: names from METRICS to report besides accuracy; the
-    first one (else accuracy) is the primary metric, which suites average. ``questions`` x ``draws`` draws were asked
-    for; None means: those that have a record. ``groups``: number of variants asked for in each group, needed with
-    ``questions`` by metrics over variants. ``own``: metrics of the task's own scorer (tasks/scoring.py), by name.
-    """
-
-    name: str
-    suites: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ()
-    questions: int | None = None
-    draws: int = 1
-    groups: Mapping[str, int] = field(default_factory=dict)
-    own: Mapping[str, Json] = field(default_factory=dict)
-
-    @property
-    def primary(self) -> str:
-        """Name of the metric that stands for the task."""
-        return self.metrics[0] if self.metrics else "accuracy"
-
-
-class Draw(NamedTuple):
-    """What a metric sees of a Record.
-
-    ``cause`` is set where the draw was not measured, ``verdict`` (correct, incorrect, unverifiable) where it was. A
-    measured reply that nobody judged is unverifiable. ``answer``: as it was compared, else as it was extracted.
-    """
-
-    sample: str
-    draw: int
-    group: str
-    level: str | None
-    fields: Mapping[str, Json]
-    cause: str | None
-    verdict: str | None
-    answer: str | None
-    usage: Usage
-    truncated: bool
-
-    @property
-    def right(self) -> bool:
-        """Whether it was measured and found correct."""
-        return self.verdict == "correct"
-
-
-Metric: TypeAlias = Callable[[Sequence[Draw], TaskMeta], Mapping[str, Json]]
-"""A further metric: one task's draws (each at most once, measured or not, sorted by sample and draw) to named values.
-
-It returns its own name (a fraction in [0, 1], or None where nothing could be computed) and may add NAME_stderr,
-NAME_ci95, NAME_worst, NAME_best and whatever explains it. It must not count what was not measured as wrong.
-"""
 
 
 def summarise(records: Iterable[Record], tasks: Mapping[str, TaskMeta]) -> dict[str, Json]:
@@ -169,7 +114,7 @@ def _metrics(
     known_wrong = verdicts["incorrect"]
     values: dict[str, Json] = {
         "primary": meta.primary,
-        **_estimate("accuracy", accuracy),
+        **estimated("accuracy", accuracy),
         "accuracy_ci95_method": accuracy.method if accuracy else None,
         "accuracy_worst": verdicts["correct"] / n if n else None,
         "accuracy_best": (n - known_wrong) / n if n else None,
@@ -190,13 +135,6 @@ def _metrics(
         raise ValueError(f"task {meta.name}: metrics of its own have names of ours: {sorted(meta.own)}")
     values |= meta.own
     return values
-
-
-def _estimate(name: str, estimate: Estimate | None) -> dict[str, Json]:
-    if estimate is None:
-        return {name: None, f"{name}_stderr": None, f"{name}_ci95": None}
-    interval = None if estimate.interval is None else list(estimate.interval)
-    return {name: estimate.mean, f"{name}_stderr": estimate.stderr, f"{name}_ci95": interval}
 
 
 def _tokens(measured: Sequence[Draw]) -> dict[str, Json]:
@@ -248,7 +186,7 @@ def _over_draws(measured: Sequence[Draw], draws: int) -> dict[str, Json]:
             if len(rows) >= needed:
                 sums[rows[0].group].append(value(sample))
         estimate = from_sums([(math.fsum(group), len(group)) for group in sums.values()]) if sums else None
-        values.update(_estimate(name, estimate))
+        values.update(estimated(name, estimate))
 
     def chance(k: int) -> Callable[[str], float]:
         return lambda sample: metrics.pass_at_k(len(right[sample]), sum(right[sample]), k)
@@ -258,58 +196,6 @@ def _over_draws(measured: Sequence[Draw], draws: int) -> dict[str, Json]:
         add(f"pass@{k}", k, chance(k))
     add(f"maj@{draws}", draws, lambda s: metrics.maj_at_k([draw.answer for draw in questions[s]], right[s]))
     return values
-
-
-# ---------------------------------------------------------------- variants of a question
-
-
-def _worst_case(draws: Sequence[Draw], meta: TaskMeta) -> dict[str, Json]:
-    """A question counts only if all its variants are right, for each draw; the mean over questions and draws.
-
-    Over the groups of which every variant was measured; the others are named in ``worst_case_partial`` and make the
-    bounds: a group with a wrong variant is lost whatever the rest would have been. Where the groups of some questions
-    are not known (``meta.groups``), neither is any group's size: no value, and bounds of 0 and 1.
-    """
-    seen: dict[str, set[str]] = defaultdict(set)
-    cells: dict[tuple[str, int], list[Draw]] = defaultdict(list)
-    for draw in draws:
-        seen[draw.group].add(draw.sample)
-        if draw.cause is None:
-            cells[draw.group, draw.draw].append(draw)
-    known = meta.questions is None or sum(meta.groups.values()) == meta.questions
-    sizes = meta.groups or {group: len(samples) for group, samples in seen.items()}
-    complete: dict[str, list[bool]] = defaultdict(list)
-    shares: dict[str, list[bool]] = defaultdict(list)
-    partial: list[str] = []
-    lost = won = 0
-    for group in sorted(sizes):
-        for number in range(meta.draws):
-            variants = cells.get((group, number), [])
-            right = [draw.right for draw in variants]
-            lost += any(draw.verdict == "incorrect" for draw in variants)
-            if right:
-                shares[group] += right
-            if len(variants) == sizes[group]:
-                complete[group].append(all(right))
-                won += all(right)
-            elif group not in partial[-1:]:
-                partial.append(group)
-    total = len(sizes) * meta.draws
-    worst = from_sums([(sum(cell), len(cell)) for cell in complete.values()]) if complete and known else None
-    average = from_sums([(metrics.avg_at_k(right), 1) for right in shares.values()]) if shares else None
-    return {
-        **_estimate("worst_case", worst),
-        "worst_case_worst": won / total if total and known else 0.0,
-        "worst_case_best": (total - lost) / total if total and known else 1.0,
-        "worst_case_groups": len(sizes) if known else None,
-        "worst_case_partial": partial,
-        **_estimate("average_case", average),
-    }
-
-
-METRICS: dict[str, Metric] = {"worst_case": _worst_case}
-"""Metrics that a task may ask for by name, besides accuracy and what several draws add. A benchmark with an official
-metric of its own adds a function here."""
 
 
 # ---------------------------------------------------------------- suites

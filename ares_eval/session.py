@@ -26,6 +26,7 @@ from ares_eval.inference.cache import Cache
 from ares_eval.inference.engine import Engine, EngineOptions
 from ares_eval.inference.transport import Endpoint, Transport
 from ares_eval.progress import Progress
+from ares_eval.task_metrics import GROUP_METRICS
 from ares_eval.tasks import scoring
 from ares_eval.types import Failure, Json, PictureError, Record, Reply, Request, Sample, TextPart, Verdict
 from ares_eval.verify import Verifier
@@ -194,7 +195,7 @@ class Session:
         named = tasks.suites(self.config.include_path).keys() & set(self.config.datasets.replace(" ", "").split(","))
         for name, task in self.whole.tasks.items():
             seen = self.whole.questions[name]
-            groups = Counter(s.group for s in self._samples(task)) if "worst_case" in task.metrics else {}
+            groups = Counter(s.group for s in self._samples(task)) if GROUP_METRICS.intersection(task.metrics) else {}
             metas[name] = results.TaskMeta(
                 name=name,
                 suites=tuple(sorted({*task.suites, "all"} & named)),

@@ -14,16 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ares_eval.task_metrics import GROUP_METRICS, METRICS
 from ares_eval.tasks.templates import TemplateError, column_or_template, expression
 from ares_eval.tasks.yaml_task import FunctionRef, YamlTask, read_yaml
 
 ANSWER_TYPES = (
     "number", "choice", "latex", "structured", "list", "yesno", "date", "text", "multipart", "auto",
 )  # fmt: skip
-METRICS = ("accuracy", "worst_case")
-GROUP_METRICS = frozenset({"worst_case"})
-"""Metrics over whole groups: `--limit` counts groups for their tasks."""
-
 MODALITIES = ("text", "image+text")
 
 _RUN_KEYS = {"task", "dataset_path", "dataset_name", "dataset_kwargs", "test_split", "output_type", "repeats"}
@@ -167,7 +164,7 @@ def read_definition(file: Path) -> Definition:
     if unknown := sorted(set(metadata) - _METADATA_KEYS):
         raise yaml.error(f"metadata: unknown key {unknown[0]!r}", "metadata", unknown[0])
     modality = _one_of(yaml, metadata.get("modality", "text"), MODALITIES, "modality")
-    metrics = tuple(_one_of(yaml, m, METRICS, "metrics") for m in _texts(yaml, "metrics", ["accuracy"]))
+    metrics = tuple(_one_of(yaml, m, ("accuracy", *METRICS), "metrics") for m in _texts(yaml, "metrics", ["accuracy"]))
     splits = _texts(yaml, "splits", [config.get("test_split", "test")])
     return Definition(
         name=file.stem,

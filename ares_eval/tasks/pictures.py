@@ -37,8 +37,9 @@ MAX_SOURCE_PIXELS = 89_000_000
 MAX_SOURCE_BYTES = 100 << 20
 """A picture file larger than this is refused; the largest of the known benchmarks is under 10 MB."""
 
-MEMO_BYTES = 64 << 20
-"""Encoded pictures that are kept for further draws and for questions that share them."""
+MEMO_BYTES = 16 << 20
+"""Resized pictures that are kept, encoded, for further draws and for questions that share them: about twenty of the
+largest. Untouched ones cost little more than a copy to encode and are not kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class Prepared:
 
     def data_url(self) -> str:
         """``data:<media type>;base64,...``. Raises PictureError where the picture cannot be read or decoded."""
-        return _MEMO.get(self.digest, self._encode)
+        return _MEMO.get(self.digest, self._encode, keep=not self.untouched)
 
     def content(self) -> bytes:
         """The bytes that are sent."""
@@ -125,41 +126,54 @@ def prepare(picture: Picture, limits: PixelLimits) -> Prepared:
     return Prepared(picture, sha256, "image/png", target_size(width, height, limits), untouched=False)
 
 
+class _Making:
+    """A text under way, for those who wait for it; None where its maker failed."""
+
+    __slots__ = ("done", "text")
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.text: str | None = None
+
+
 class Memo:
     """Texts by digest, at most ``limit`` characters in all (least recently used go first), each made once at a time.
 
     Threads that ask for a digest which is being made wait for it instead of making it again; if its maker fails,
-    the next of them tries.
+    the next of them tries. A text that is not kept is handed to those who wait for it.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held = 0
         self._texts: OrderedDict[str, str] = OrderedDict()
-        self._making: dict[str, threading.Event] = {}
+        self._making: dict[str, _Making] = {}
         self._lock = threading.Lock()
 
-    def get(self, digest: str, make: Callable[[], str]) -> str:
-        """The text of ``digest``, made by ``make`` where it is not held."""
+    def get(self, digest: str, make: Callable[[], str], *, keep: bool = True) -> str:
+        """The text of ``digest``, made by ``make`` where it is not held; with ``keep`` it is held afterwards."""
         while True:
             with self._lock:
                 text = self._texts.get(digest)
                 if text is not None:
                     self._texts.move_to_end(digest)
                     return text
-                made = self._making.get(digest)
-                if made is None:
-                    self._making[digest] = threading.Event()
+                making = self._making.get(digest)
+                if making is None:
+                    mine = self._making[digest] = _Making()
                     break
-            made.wait()
+            making.done.wait()
+            if making.text is not None:
+                return making.text
         try:
-            text = make()
-            with self._lock:
-                self._keep(digest, text)
-            return text
+            mine.text = make()
+            if keep:
+                with self._lock:
+                    self._keep(digest, mine.text)
+            return mine.text
         finally:
             with self._lock:
-                self._making.pop(digest).set()
+                self._making.pop(digest).done.set()
 
     def _keep(self, digest: str, text: str) -> None:
         if len(text) > self._limit // 4:
