@@ -149,12 +149,12 @@ def chosen(
     cues = [*cue_candidates(response, *area), *_choice_cues(response, *area)]
     stated = [c for c in stated if not c.exact and exact] + exact + sorted(cues, key=lambda c: c.start, reverse=True)
     if multi and (all_boxes := boxes(response, *area)) and len(all_boxes) > 1:
-        each = [read_choice(box.text, options, True, True) or frozenset() for box in all_boxes]
+        each = [read_choice(box.text, options, True) or frozenset() for box in all_boxes]
         if all(each):
             return frozenset[str]().union(*each), all_boxes[-1]
     refused: Candidate | None = None
     for place in stated:
-        letters = read_choice(place.text, options, place.exact, multi)
+        letters = read_choice(place.text, options, place.exact)
         if letters is not None and (letters or refused is None):
             if letters:
                 return letters, place
@@ -163,7 +163,7 @@ def chosen(
         return frozenset(), refused
     if any(c.exact for c in stated):
         return None, stated[0]
-    return _from_prose(response, area, options, closing, multi, question)
+    return _from_prose(response, area, options, closing, question)
 
 
 def _choice_cues(response: str, start: int, end: int) -> list[Candidate]:
@@ -175,7 +175,7 @@ def _choice_cues(response: str, start: int, end: int) -> list[Candidate]:
     return found
 
 
-def read_choice(text: str, options: Options, exact: bool, multi: bool) -> frozenset[str] | None:
+def read_choice(text: str, options: Options, exact: bool) -> frozenset[str] | None:
     """The letters that an answer text names; empty for an explicit answer that is no option; None for neither."""
     if len(text) > MAX_READ:
         text = text[:MAX_READ] if exact else text[-MAX_READ:]
@@ -262,7 +262,6 @@ def _from_prose(
     area: tuple[int, int],
     options: Options,
     closing: list[Candidate],
-    multi: bool,
     question: str | None,
 ) -> tuple[frozenset[str] | None, Candidate | None]:
     """No explicit answer and no cue phrase: the whole text, its first line, its last line, in that order of trust."""
@@ -270,7 +269,7 @@ def _from_prose(
     text = response[start:end]
     whole = Candidate(text.strip(), start + len(text) - len(text.lstrip()), "whole", False)
     if len(whole.text) < 400:
-        letters = read_choice(whole.text, options, False, multi)
+        letters = read_choice(whole.text, options, False)
         if letters or (letters is not None and len(whole.text) < 60 and not _STRICT_HEAD.match(whole.text)):
             return letters, whole
     separate = re.fullmatch(r"\W*([A-J])(?:[\s,]+([A-J]))+\W*", text)
@@ -289,9 +288,7 @@ def _from_prose(
         for part in [*reversed(bold(line)[-4:]), line, _sentences(line)[-1]]:
             match = _TAIL_LETTER.search(part) if part is line else None
             letters = (
-                frozenset(match[1])
-                if match and match[1] in options.letters
-                else read_choice(part, options, False, multi)
+                frozenset(match[1]) if match and match[1] in options.letters else read_choice(part, options, False)
             )
             if letters:
                 return letters, place
