@@ -1,8 +1,8 @@
 """Which tasks there are: the files of `tasks/`, of further folders, and of sources that others plug in.
 
 A task's name is its file's stem. Suites are named by the tasks (`metadata.suites`), but for `all`, which is every
-task of `tasks/` except `smoke*`. Names with a prefix (`lm:gsm8k_cot`) belong to the entry point of that name in the
-group `ares_eval.task_sources`.
+benchmark of `tasks/`: not `smoke*`, and not the further settings of one (`metadata.variant_of`). Names with a prefix
+(`lm:gsm8k_cot`) belong to the entry point of that name in the group `ares_eval.task_sources`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def suites(include_path: Sequence[str | Path] = ()) -> dict[str, tuple[str, ...]
     ours = resources.folder("tasks")
     members: dict[str, list[str]] = {"all": []}
     for definition in definitions(include_path):
-        if definition.file.parent == ours and not definition.name.startswith("smoke"):
+        benchmark = not definition.name.startswith("smoke") and definition.variant_of is None
+        if definition.file.parent == ours and benchmark:
             members["all"].append(definition.name)
         for suite in definition.suites:
             members.setdefault(suite, []).append(definition.name)

@@ -33,11 +33,13 @@ _LM_EVAL_KEYS = {
 }  # fmt: skip
 _METADATA_KEYS = {
     "version", "description", "suites", "modality", "metrics", "size", "id", "group", "level", "fields", "keep",
-    "answer", "splits", "variants", "hub", "native", "shipped", "tsv", "official", "evidence", "reference", "gated",
-    "licence",
+    "answer", "splits", "variants", "variant_of", "folders", "hub", "native", "shipped", "tsv", "official", "evidence",
+    "reference", "gated", "licence",
 }  # fmt: skip
 # Changing these changes neither a question nor its score.
-_NOT_FINGERPRINTED = {"description", "suites", "size", "official", "evidence", "reference", "licence", "gated"}
+_NOT_FINGERPRINTED = {
+    "description", "suites", "size", "official", "evidence", "reference", "licence", "gated", "variant_of", "folders",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,33 +51,41 @@ class AnswerRule:
 
     type: str | Mapping[str, str]
     policy: Mapping[str, Any]
-    when: str | None = None
-    choices: str | None = None
+    when: str | FunctionRef | None = None
+    choices: str | FunctionRef | None = None
 
 
 @dataclass(frozen=True)
 class NativeLayout:
     """The benchmark's own files, as its authors publish them.
 
-    ``files``: split -> paths below the task's folder, the first that is there counts. ``key``: column that takes
-    the keys of a JSON object of objects. ``columns``: Hub column -> expression over the native row. ``pictures``:
-    Hub column -> expression that gives the picture's path below the task's folder (``file_folder`` is the folder of
-    the row's file).
+    ``files``: split -> paths below the task's folder, the first that is there counts; a path with ``*`` stands for all
+    files that it fits, in the order of their names. ``key``: column that takes the keys of a JSON object of objects.
+    ``rows``: the member of a JSON object that holds the list of rows. ``columns``: Hub column -> expression over the
+    native row. ``pictures``: Hub column -> expression that gives the picture's path below the task's folder
+    (``file_folder`` and ``file_stem`` are the folder and the name of the row's file).
     """
 
     files: Mapping[str, tuple[str, ...]]
     key: str | None = None
+    rows: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     pictures: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class HubLayout:
-    """A dataset of the Hugging Face hub. ``config`` None: the default one."""
+    """A dataset of the Hugging Face hub. ``config`` None: the default one.
+
+    ``configs``: several, read one after the other (``interleaved``: row by row across them); column ``config`` says
+    which one a row is from.
+    """
 
     path: str
     config: str | None = None
     revision: str = "main"
+    configs: tuple[str, ...] = ()
+    interleaved: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,11 @@ class TsvLayout:
 
 @dataclass(frozen=True)
 class Definition:
-    """One task. ``splits``: in order of preference. ``variants``: splits that are read side by side instead."""
+    """One task. ``splits``: in order of preference. ``variants``: splits that are read side by side instead.
+
+    ``folders``: names of its folder below `--dataset-dir`, its own first. ``variant_of``: the task that it is another
+    setting of, which alone is part of the suite `all`.
+    """
 
     name: str
     yaml: YamlTask
@@ -107,6 +121,8 @@ class Definition:
     variants: tuple[str, ...]
     answers: tuple[AnswerRule, ...]
     images: tuple[str, ...] | FunctionRef
+    folders: tuple[str, ...] = ()
+    variant_of: str | None = None
 
     @property
     def file(self) -> Path:
@@ -125,6 +141,12 @@ class Definition:
         return metadata
 
     @property
+    def official(self) -> Mapping[str, Any]:
+        """The authors' protocol: prompt and scorer in words; ``rule``: the scorer's name in official.py; ``judge``."""
+        official: Mapping[str, Any] = self.metadata.get("official", {})
+        return official
+
+    @property
     def grouped(self) -> bool:
         """Whether a metric needs whole groups."""
         return not GROUP_METRICS.isdisjoint(self.metrics)
@@ -136,6 +158,8 @@ class Definition:
 
         config = {key: value for key, value in self.config.items() if key not in _LM_EVAL_KEYS}
         config["metadata"] = {key: self.metadata[key] for key in self.metadata if key not in _NOT_FINGERPRINTED}
+        if "rule" in self.official:
+            config["metadata"]["official_rule"] = self.official["rule"]
         functions = sorted({path for ref in _functions(config) if (path := ref.path()) is not None})
         whole = hashlib.sha256(msgspec.json.encode(_plain(config), order="sorted"))
         for path in functions:
@@ -182,6 +206,8 @@ def read_definition(file: Path) -> Definition:
         variants=_texts(yaml, "variants", []),
         answers=_answers(yaml),
         images=_images(yaml),
+        folders=(file.stem, *_texts(yaml, "folders", [])),
+        variant_of=_variant_of(yaml),
     )
 
 
@@ -199,7 +225,7 @@ def _answers(yaml: YamlTask) -> tuple[AnswerRule, ...]:
         if not isinstance(policy, dict):
             raise yaml.error("answer: policy must be a mapping", *where, "policy")
         for key in ("when", "choices"):
-            if entry.get(key) is not None and not isinstance(entry[key], str):
+            if entry.get(key) is not None and not is_expression(entry[key]):
                 raise yaml.error(f"answer: {key} must be a Jinja2 expression", *where, key)
         rules.append(AnswerRule(entry["type"], policy, entry.get("when"), entry.get("choices")))
     if rules[-1].when is not None:
@@ -210,6 +236,18 @@ def _answers(yaml: YamlTask) -> tuple[AnswerRule, ...]:
 def computed(value: Any) -> bool:
     """Whether a value is ``{from: expression}``."""
     return isinstance(value, dict) and set(value) == {"from"} and isinstance(value["from"], str)
+
+
+def is_expression(value: Any) -> bool:
+    """Whether a value can be an expression: Jinja2, or a `!function` that takes the row."""
+    return isinstance(value, (str, FunctionRef))
+
+
+def _variant_of(yaml: YamlTask) -> str | None:
+    written = yaml.config["metadata"].get("variant_of")
+    if written is not None and not isinstance(written, str):
+        raise yaml.error("variant_of: must name a task", "metadata", "variant_of")
+    return written
 
 
 def _images(yaml: YamlTask) -> tuple[str, ...] | FunctionRef:
@@ -229,7 +267,7 @@ def _native(yaml: YamlTask, key: str) -> NativeLayout | None:
     where = ("metadata", key)
     if not isinstance(written, dict) or not isinstance(written.get("files"), dict):
         raise yaml.error(f"{key}: needs `files:`, a mapping of splits to paths", *where)
-    if unknown := sorted(set(written) - {"files", "key", "columns", "pictures"}):
+    if unknown := sorted(set(written) - {"files", "key", "rows", "columns", "pictures"}):
         raise yaml.error(f"{key}: unknown key {unknown[0]!r}", *where, unknown[0])
     files = {}
     for split, paths in written["files"].items():
@@ -238,14 +276,17 @@ def _native(yaml: YamlTask, key: str) -> NativeLayout | None:
             raise yaml.error(f"{key}: paths must be texts that stay below the folder", *where, "files", str(split))
         files[str(split)] = tuple(listed)
     columns, pictures = (_expressions(yaml, written, *where, name) for name in ("columns", "pictures"))
-    return NativeLayout(files, written.get("key"), columns, pictures)
+    return NativeLayout(files, written.get("key"), written.get("rows"), columns, pictures)
 
 
 def _hub(yaml: YamlTask) -> HubLayout | None:
     config, metadata = yaml.config, yaml.config["metadata"]
     written = metadata.get("hub", {})
-    if not isinstance(written, dict) or set(written) - {"path", "config", "revision"}:
-        raise yaml.error("hub: must be a mapping of path, config, revision", "metadata", "hub")
+    if not isinstance(written, dict) or set(written) - {"path", "config", "revision", "configs", "interleaved"}:
+        raise yaml.error("hub: must be a mapping of path, config, revision, configs, interleaved", "metadata", "hub")
+    configs = written.get("configs", [])
+    if not isinstance(configs, list) or not all(isinstance(name, str) for name in configs):
+        raise yaml.error("hub: configs must be a list of names", "metadata", "hub", "configs")
     path = written.get("path", config.get("dataset_path"))
     if path is None or "shipped" in metadata:
         return None
@@ -253,7 +294,11 @@ def _hub(yaml: YamlTask) -> HubLayout | None:
         raise yaml.error("dataset_path: must be the Hub's id of a dataset", "dataset_path")
     kwargs = config.get("dataset_kwargs") or {}
     return HubLayout(
-        path, written.get("config", config.get("dataset_name")), written.get("revision", kwargs.get("revision", "main"))
+        path,
+        written.get("config", config.get("dataset_name")),
+        written.get("revision", kwargs.get("revision", "main")),
+        tuple(configs),
+        bool(written.get("interleaved", False)),
     )
 
 
@@ -274,7 +319,7 @@ def _expressions(yaml: YamlTask, owner: Mapping[str, Any], *where: str) -> dict[
     if not isinstance(written, dict):
         raise yaml.error(f"{where[-1]}: must be a mapping of columns to expressions", *where)
     for name, source in written.items():
-        if not isinstance(source, str):
+        if not is_expression(source):
             raise yaml.error(f"{where[-1]}: {name} must be a Jinja2 expression", *where, str(name))
     return written
 
@@ -290,8 +335,10 @@ def compile_text(definition: Definition, key: str) -> Any:
         raise definition.yaml.error(f"{key}: {error}", key) from error
 
 
-def compile_expression(definition: Definition, source: str, *keys: str) -> Any:
+def compile_expression(definition: Definition, source: str | FunctionRef, *keys: str) -> Any:
     """The callable of an expression under `metadata:`; an error names the line of ``keys``."""
+    if isinstance(source, FunctionRef):
+        return source.load()
     try:
         return expression(source)
     except TemplateError as error:

@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +21,8 @@ from ares_eval.tasks.arrow import ArrowTable
 from ares_eval.tasks.availability import in_cache, offline
 from ares_eval.tasks.definition import Definition, HubLayout
 from ares_eval.tasks.errors import DataUnavailable
-from ares_eval.tasks.sources import Source, choose_splits, described
+from ares_eval.tasks.rows import Table
+from ares_eval.tasks.sources import Source, choose_splits, described, of_configs
 from ares_eval.types import Picture
 
 
@@ -33,9 +35,55 @@ def hub_source(definition: Definition, dataset_dir: Path | None, cache_dir: Path
     unreachable = None if offline() else _unreachable(endpoint())
     if unreachable is not None and not in_cache(hub.path):
         raise DataUnavailable(name, f"{looked}{hub.path} from {shown_endpoint()}: {unreachable}", _mend(name, _NETWORK))
+    first = _open(definition, hub.configs[0] if hub.configs else hub.config, cache_dir, unreachable, looked)
+    tables: tuple[Table, ...]
+    if hub.configs:
+        known = {hub.configs[0]: first}
+
+        def opened(config: str, split: str) -> Table:
+            dataset = known.pop(config, None) or _open(definition, config, cache_dir, unreachable, looked)
+            return dataset.table(split)
+
+        tables = of_configs(hub, opened, first.splits, hub.configs)
+    else:
+        tables = tuple(first.table(split) for split in first.splits)
+    named = f"{len(hub.configs)} configs" if hub.configs else f"config {hub.config}" if hub.config else ""
+    cached = f", from its cache, as {shown_endpoint()} {unreachable}" if unreachable is not None else ""
+    return Source(
+        name,
+        "hub",
+        f"hub: {hub.path}{', ' if named else ''}{named} ({described(definition, first.splits)}){cached}",
+        Path(),
+        tables,
+        revision=first.revision,
+    )
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """One config of a dataset, downloaded; ``splits``: those that the task reads."""
+
+    builder: Any
+    hub: HubLayout
+    splits: tuple[str, ...]
+
+    @property
+    def revision(self) -> str:
+        return str(self.builder.hash or self.hub.revision)
+
+    def table(self, split: str) -> Table:
+        return HubTable(self.builder.as_dataset(split=split), self.hub, split)
+
+
+def _open(
+    definition: Definition, config: str | None, cache_dir: Path | None, unreachable: str | None, looked: str
+) -> _Opened:
+    """Download one config where it is not in the cache. Raises DataUnavailable."""
     import datasets
     from huggingface_hub.errors import HfHubHTTPError
 
+    hub, name = definition.hub, definition.name
+    assert hub is not None
     # The second base is the HTTP library's own error class (requests or httpx, by version), for failed connections.
     transport: type[Exception] = HfHubHTTPError.__mro__[1]
     if not sys.stderr.isatty():
@@ -43,31 +91,19 @@ def hub_source(definition: Definition, dataset_dir: Path | None, cache_dir: Path
     try:
         with _cached_only(unreachable is not None):
             builder = datasets.load_dataset_builder(
-                hub.path, hub.config, revision=hub.revision, cache_dir=None if cache_dir is None else str(cache_dir)
+                hub.path, config, revision=hub.revision, cache_dir=None if cache_dir is None else str(cache_dir)
             )
             builder.download_and_prepare()
         # Builders read from the cache without a network may not know their splits before they are prepared.
         there = set(builder.info.splits or ())
         splits = choose_splits(definition, there.__contains__)
-        if splits is None:
-            wanted = ", ".join(definition.variants or definition.splits)
-            raise DataUnavailable(
-                name, f"{hub.path} has no split {wanted}, only {', '.join(sorted(there))}", _mend(name)
-            )
-        tables = tuple(HubTable(builder.as_dataset(split=split), hub, split) for split in splits)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError, transport) as error:
         cause, mend = _told(error, hub)
         raise DataUnavailable(name, looked + cause, _mend(name, mend)) from error
-    config = f", config {hub.config}" if hub.config else ""
-    cached = f", from its cache, as {shown_endpoint()} {unreachable}" if unreachable is not None else ""
-    return Source(
-        name,
-        "hub",
-        f"hub: {hub.path}{config} ({described(definition, splits)}){cached}",
-        Path(),
-        tables,
-        revision=str(builder.hash or hub.revision),
-    )
+    if splits is None:
+        wanted = ", ".join(definition.variants or definition.splits)
+        raise DataUnavailable(name, f"{hub.path} has no split {wanted}, only {', '.join(sorted(there))}", _mend(name))
+    return _Opened(builder, hub, splits)
 
 
 class HubTable(ArrowTable):

@@ -6,7 +6,9 @@ for file names. Reading the files directly keeps two folders of one name apart, 
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from ares_eval.tasks.arrow import Parquet
 from ares_eval.tasks.definition import Definition
 from ares_eval.tasks.errors import DataUnavailable
 from ares_eval.tasks.rows import JsonFile, JsonLines, Table
-from ares_eval.tasks.sources import Source, choose_splits, described
+from ares_eval.tasks.sources import Source, choose_splits, described, of_configs
 
 _SUFFIXES = (".parquet", ".jsonl", ".json")
 _FRONT_MATTER = re.compile(rb"\A---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
@@ -26,27 +28,38 @@ def hub_folder_source(definition: Definition, dataset_dir: Path) -> Source | Non
     """The task's rows from `DIR/hub_<name>/`, `DIR/<name>/hub_<name>*/`; None where there is no such folder."""
     if definition.hub is None:
         return None
-    for folder in candidates(definition.name, dataset_dir):
-        files = split_files(definition.name, folder, definition.hub.config)
-        splits = choose_splits(definition, files.__contains__)
-        if splits is None:
+    for folder in candidates(definition.folders, dataset_dir):
+        name, configs = definition.name, definition.hub.configs or (definition.hub.config,)
+        files = {config: split_files(name, folder, config) for config in configs}
+        here = [config for config in configs if choose_splits(definition, files[config].__contains__) is not None]
+        if not here:
             continue
-        tables = tuple(_table(definition.name, files[split], split) for split in splits)
+        splits = choose_splits(definition, files[here[0]].__contains__)
+        assert splits is not None
+        tables: tuple[Table, ...]
+        if definition.hub.configs:
+            there = {config: _table(name, files[config][splits[0]], splits[0]) for config in here if config}
+            tables = of_configs(definition.hub, functools.partial(_of, there), splits, list(there))
+        else:
+            tables = tuple(_table(name, files[here[0]][split], split) for split in splits)
+        part = f", {len(here)} of {len(configs)} configs" if len(here) < len(configs) else ""
         return Source(
-            definition.name,
-            "hub-folder",
-            f"hub folder: {folder} ({described(definition, splits)})",
-            folder,
-            tables,
+            name, "hub-folder", f"hub folder: {folder} ({described(definition, splits)}{part})", folder, tables
         )
     return None
 
 
-def candidates(name: str, dataset_dir: Path) -> list[Path]:
-    """Folders that may hold the task in the Hub's form, best first."""
-    inside = dataset_dir / name
-    found = [dataset_dir / f"hub_{name}", inside / f"hub_{name}"]
-    found += sorted(path for path in inside.glob(f"hub_{name}[_-]*") if path.is_dir())
+def _of(tables: Mapping[str, Table], config: str, _: str) -> Table:
+    return tables[config]
+
+
+def candidates(names: Sequence[str], dataset_dir: Path) -> list[Path]:
+    """Folders that may hold a task of these names in the Hub's form, best first."""
+    found: list[Path] = []
+    for name in names:
+        inside = dataset_dir / name
+        found += [dataset_dir / f"hub_{name}", inside / f"hub_{name}"]
+        found += sorted(path for path in inside.glob(f"hub_{name}[_-]*") if path.is_dir())
     return [path for path in found if path.is_dir()]
 
 

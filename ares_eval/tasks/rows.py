@@ -6,9 +6,10 @@ source, so what makes samples of rows knows no file format.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -29,13 +30,15 @@ class RowError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """``number`` counts the data rows of ``file`` from 1; ``index`` those of the split from 0."""
+    """``number`` counts the data rows of ``file`` from 1; ``index`` those of the split from 0; ``variant`` (from 1):
+    which of the tables read side by side it is from."""
 
     values: Mapping[str, Any]
     file: str
     number: int
     index: int
     split: str
+    variant: int | None = None
 
 
 class Table(Protocol):
@@ -93,12 +96,16 @@ class JsonLines:
 
 
 class JsonFile:
-    """A JSON file as a Table: a list of objects, an object of objects (its keys become column ``key``), or lines."""
+    """A JSON file as a Table: a list of objects, an object of objects (its keys become column ``key``), or lines.
 
-    def __init__(self, path: Path, split: str, key: str | None) -> None:
+    ``rows_in``: the member of the file's one object that holds the list (BIG-Bench's ``examples``).
+    """
+
+    def __init__(self, path: Path, split: str, key: str | None, rows_in: str | None = None) -> None:
         self.path = path
         self.split = split
         self.key = key
+        self.rows_in = rows_in
         self._size: int | None = None
 
     @property
@@ -133,6 +140,8 @@ class JsonFile:
             return [row.values for row in JsonLines(self.path, self.split).rows()]
         except RecursionError as error:
             raise RowError(str(self.path), 1, "JSON too deep") from error
+        if self.rows_in is not None:
+            content = content.get(self.rows_in) if isinstance(content, dict) else None
         if isinstance(content, dict):
             if self.key is None:
                 return [content]
@@ -140,6 +149,43 @@ class JsonFile:
         if not isinstance(content, list):
             raise RowError(str(self.path), 1, "is neither a list nor an object")
         return content
+
+
+class Chain:
+    """Tables read one after the other as one Table, each opened when it is reached; ``added``: values of its rows."""
+
+    def __init__(self, openers: Sequence[Callable[[], Table]], added: Sequence[Mapping[str, Any]] = ()) -> None:
+        self._openers = [functools.cache(opener) for opener in openers]
+        self._added = list(added) or [{}] * len(self._openers)
+
+    @property
+    def size(self) -> int | None:
+        """Rows of all tables; opens them all."""
+        return self.size_until(None)
+
+    def size_until(self, limit: int | None) -> int | None:
+        """Rows of the first tables that hold ``limit`` of them, or of all; opens no further one."""
+        total = 0
+        for opener in self._openers:
+            size = opener().size
+            if size is None:
+                return None
+            total += size
+            if limit is not None and total >= limit:
+                break
+        return total
+
+    def files(self) -> Sequence[Path]:
+        """The files of all tables."""
+        return [path for opener in self._openers for path in opener().files()]
+
+    def rows(self) -> Iterator[Row]:
+        """All rows, counted through."""
+        index = 0
+        for opener, added in zip(self._openers, self._added, strict=True):
+            for row in opener().rows():
+                yield replace(row, values={**added, **row.values}, index=index)
+                index += 1
 
 
 def picture_file(root: Path, name: Any) -> Picture:

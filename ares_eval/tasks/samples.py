@@ -13,6 +13,7 @@ from ares_eval.tasks.definition import (
     compile_expression,
     compile_text,
     computed,
+    is_expression,
 )
 from ares_eval.tasks.errors import BadRow
 from ares_eval.tasks.messages import flatten, user_turn
@@ -66,23 +67,22 @@ class SampleMaker:
         )
         fields = metadata.get("fields", {})
         named = {name: name for name in fields} if isinstance(fields, list) else fields
-        if not isinstance(named, dict) or not all(isinstance(source, str) for source in named.values()):
+        if not isinstance(named, dict) or not all(is_expression(source) for source in named.values()):
             raise definition.yaml.error("fields: must be a list of columns or a mapping", "metadata", "fields")
         self._fields = {name: compile_expression(definition, source, "fields") for name, source in named.items()}
         self._answers = [self._rule(rule) for rule in definition.answers]
-        self._variants = {split: number for number, split in enumerate(definition.variants, 1)}
 
     def _optional(self, key: str) -> Make | None:
         source = self._definition.metadata.get(key)
         if source is None:
             return None
-        if not isinstance(source, str):
+        if not is_expression(source):
             raise self._definition.yaml.error(f"{key}: must be a Jinja2 expression", "metadata", key)
         make: Make = compile_expression(self._definition, source, key)
         return make
 
     def _rule(self, rule: AnswerRule) -> _Answer:
-        def compiled(source: str) -> Make:
+        def compiled(source: str | FunctionRef) -> Make:
             make: Make = compile_expression(self._definition, source, "answer")
             return make
 
@@ -107,7 +107,7 @@ class SampleMaker:
     def keeps(self, row: Row) -> bool:
         """Whether the row is a question of the task. Raises BadRow."""
         try:
-            return self._keep is None or bool(self._keep(context(row, self._variants.get(row.split))))
+            return self._keep is None or bool(self._keep(context(row)))
         except TemplateError as error:
             raise BadRow(self._definition.name, row.file, row.number, str(error)) from error
 
@@ -120,7 +120,7 @@ class SampleMaker:
         return reference(self._target(context(Row(doc, "", 0, 0, ""))))
 
     def _sample(self, task: str, row: Row) -> Sample | None:
-        values = context(row, self._variants.get(row.split))
+        values = context(row)
         if self._keep is not None and not self._keep(values):
             return None
         text = self._text(values)
@@ -148,10 +148,10 @@ class SampleMaker:
         raise ValueError("no answer rule fits")
 
 
-def context(row: Row, variant: int | None = None) -> dict[str, Any]:
+def context(row: Row) -> dict[str, Any]:
     """What templates and expressions see: the columns, ``doc`` (all columns), and what the columns do not hide of
     ``row_number`` (from 0), ``split``, ``variant`` (from 1)."""
-    return {"row_number": row.index, "split": row.split, "variant": variant, **row.values, "doc": row.values}
+    return {"row_number": row.index, "split": row.split, "variant": row.variant, **row.values, "doc": row.values}
 
 
 def reference(value: Any) -> str | tuple[str, ...]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ares_eval.tasks.definition import Definition, NativeLayout, compile_expression
+from ares_eval.tasks.definition import Definition, HubLayout, NativeLayout, compile_expression
 from ares_eval.tasks.errors import BadRow, DataUnavailable
-from ares_eval.tasks.rows import JsonFile, JsonLines, Row, RowError, Table, digest_of, picture_file
+from ares_eval.tasks.rows import Chain, JsonFile, JsonLines, Row, RowError, Table, digest_of, picture_file
 from ares_eval.tasks.samples import context
 from ares_eval.tasks.templates import TemplateError
 
@@ -42,6 +42,15 @@ class Source:
         except RowError as error:
             raise BadRow(self.task, error.file, error.row, str(error)) from error
         return None if None in sizes else sum(size for size in sizes if size is not None)
+
+    def size_until(self, limit: int) -> int | None:
+        """Rows, as far as it takes to know that there are ``limit`` of them; opens no more of the source than that."""
+        if len(self.tables) == 1 and isinstance(self.tables[0], Chain):
+            try:
+                return self.tables[0].size_until(limit)
+            except RowError as error:
+                raise BadRow(self.task, error.file, error.row, str(error)) from error
+        return self.size
 
     @functools.cached_property
     def digest(self) -> str:
@@ -82,11 +91,11 @@ def find_local(definition: Definition, dataset_dir: Path | None) -> Source | Non
         return None
     if not dataset_dir.is_dir():
         raise DataUnavailable(definition.name, f"{dataset_dir} is no folder", "check --dataset-dir")
-    name = definition.name
-    if definition.native is not None and (dataset_dir / name).is_dir():
-        source = _native_source(definition, dataset_dir / name, "native")
-        if source is not None:
-            return source
+    for folder in definition.folders:
+        if definition.native is not None and (dataset_dir / folder).is_dir():
+            source = _native_source(definition, dataset_dir / folder, "native")
+            if source is not None:
+                return source
     from ares_eval.tasks.hub_folder import hub_folder_source
     from ares_eval.tasks.tsv import tsv_source
 
@@ -109,8 +118,8 @@ def _native_source(definition: Definition, root: Path, layout: str) -> Source | 
     splits = choose_splits(definition, found.__contains__)
     if splits is None:
         return None
-    tables = tuple(_json_table(found[split], split, native.key) for split in splits)
-    where = found[splits[0]] if len(splits) == 1 else root
+    tables = tuple(_joined([_json_table(path, split, native) for path in found[split]]) for split in splits)
+    where = found[splits[0]][0] if len(splits) == 1 and len(found[splits[0]]) == 1 else root
     return Source(
         definition.name,
         layout,
@@ -129,17 +138,36 @@ def described(definition: Definition, splits: Sequence[str]) -> str:
     return f"split {splits[0]}" + (f", as there is no {wanted}" if splits[0] != wanted else "")
 
 
-def _first(root: Path, patterns: Sequence[str]) -> Path | None:
+def _first(root: Path, patterns: Sequence[str]) -> list[Path] | None:
     for pattern in patterns:
-        path = root / pattern
-        if path.is_file():
-            return path
+        paths = sorted(root.glob(pattern)) if "*" in pattern else [root / pattern]
+        if paths and all(path.is_file() for path in paths):
+            return paths
     return None
 
 
-def _json_table(path: Path, split: str, key: str | None) -> Table:
+def _json_table(path: Path, split: str, native: NativeLayout) -> Table:
     # JSON lines may be called .jsonl or .txt; .json is looked at.
-    return JsonFile(path, split, key) if path.suffix == ".json" else JsonLines(path, split)
+    return JsonFile(path, split, native.key, native.rows) if path.suffix == ".json" else JsonLines(path, split)
+
+
+def _joined(tables: Sequence[Table]) -> Table:
+    return tables[0] if len(tables) == 1 else Chain([functools.partial(_itself, table) for table in tables])
+
+
+def _itself(table: Table) -> Table:
+    return table
+
+
+def of_configs(
+    hub: HubLayout, open_config: Callable[[str, str], Table], splits: Sequence[str], configs: Sequence[str]
+) -> tuple[Table, ...]:
+    """The tables of a dataset of several configs; ``open_config(config, split)`` is called when its rows are due."""
+    openers = [functools.partial(open_config, config, splits[0]) for config in configs]
+    added = [{"config": config} for config in configs]
+    if hub.interleaved:
+        return tuple(Chain([opener], [values]) for opener, values in zip(openers, added, strict=True))
+    return (Chain(openers, added),)
 
 
 def _native_adapter(definition: Definition, native: NativeLayout, root: Path, key: str) -> Callable[[Row], Row] | None:
@@ -152,11 +180,11 @@ def _native_adapter(definition: Definition, native: NativeLayout, root: Path, ke
         }
         for part in ("columns", "pictures")
     )
-    variants = {split: number for number, split in enumerate(definition.variants, 1)}
 
     def adapt(row: Row) -> Row:
-        folder = Path(row.file).parent.relative_to(root).as_posix()
-        seen = {"file_folder": folder, **context(row, variants.get(row.split))}
+        path = Path(row.file)
+        folder = path.parent.relative_to(root).as_posix()
+        seen = {"file_folder": folder, "file_stem": path.stem, **context(row)}
         values = dict(row.values)
         try:
             for name, make in columns.items():
@@ -165,7 +193,7 @@ def _native_adapter(definition: Definition, native: NativeLayout, root: Path, ke
                 values[name] = _native_pictures(root, make(seen))
         except (TemplateError, ValueError) as error:
             raise BadRow(definition.name, row.file, row.number, str(error)) from error
-        return Row(values, row.file, row.number, row.index, row.split)
+        return replace(row, values=values)
 
     return adapt
 
@@ -182,14 +210,14 @@ def _side_by_side(tables: Sequence[Iterator[Row]]) -> Iterator[Row]:
     if len(tables) == 1:
         yield from tables[0]
         return
-    running = list(tables)
+    running = list(enumerate(tables, 1))
     while running:
-        for rows in list(running):
+        for number, rows in list(running):
             row = next(rows, None)
             if row is None:
-                running.remove(rows)
+                running.remove((number, rows))
             else:
-                yield row
+                yield replace(row, variant=number)
 
 
 def locations(definition: Definition) -> Mapping[str, str]:

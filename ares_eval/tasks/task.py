@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class Task:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """accuracy, worst_case."""
+        """Names of metrics, the primary one first."""
         return self.definition.metrics
 
     @property
@@ -83,7 +84,11 @@ class Task:
         """
         if "keep" in self.definition.metadata:
             maker = SampleMaker(self.definition)
-            size: int | None = sum(1 for row in self.data.rows() if maker.keeps(row))
+            kept = (row for row in self.data.rows() if maker.keeps(row))
+            enough = None if self.limit is None or self.definition.grouped else max(self.limit, 0)
+            size: int | None = sum(1 for _ in itertools.islice(kept, enough))
+        elif self.limit is not None and not self.definition.grouped:
+            size = self.data.size_until(max(self.limit, 0))
         else:
             size = self.data.size
         if size is None or self.limit is None:
