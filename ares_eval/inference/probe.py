@@ -193,7 +193,7 @@ def _logprobs(chat: _Chat) -> tuple[int | None, bool | None]:
     """(most alternatives, whether they are raw); (0, None) where there are none at all."""
     most: int | None = None
     for wanted in LOGPROB_STEPS:
-        answer = chat.ask(logprobs=True, top_logprobs=wanted, temperature=1.0)
+        answer = chat.ask(logprobs=True, top_logprobs=wanted, temperature=0.0)
         if answer.status in TRANSIENT:
             break
         given = len(_alternatives(answer)) if answer.ok else 0
@@ -207,11 +207,13 @@ def _logprobs(chat: _Chat) -> tuple[int | None, bool | None]:
     if "temperature" in chat.refused:
         return most, None
     few = min(5, most)
-    cool, hot = (_alternatives(chat.ask(logprobs=True, top_logprobs=few, temperature=t)) for t in (0.5, 2.0))
-    shared = cool.keys() & hot.keys()
-    if not shared:
-        return most, None
-    return most, all(abs(cool[token] - hot[token]) < 0.05 + 0.02 * abs(cool[token]) for token in shared)
+    # Again where nothing can be compared: llama.cpp says nothing of a token that is only a piece of a character.
+    for _ in range(3):
+        cool, hot = (_alternatives(chat.ask(logprobs=True, top_logprobs=few, temperature=t)) for t in (0.5, 2.0))
+        shared = cool.keys() & hot.keys()
+        if shared:
+            return most, all(abs(cool[token] - hot[token]) < 0.05 + 0.02 * abs(cool[token]) for token in shared)
+    return most, None
 
 
 # ---------------------------------------------------------------- answers

@@ -56,6 +56,8 @@ def main(argv: Sequence[str]) -> None:
     params.sampling.top_p = 1.0
     params.sampling.min_p = 0.0
     params.sampling.temp = 1.0
+    # Else llama.cpp keeps past prompts in up to 8 GiB of memory; questions are not asked twice.
+    params.cache_ram_mib = 0
     params.ui = False
     params.fit_params = False
     params.endpoint_metrics = True
