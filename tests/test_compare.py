@@ -6,13 +6,17 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ares_eval.analysis.scored_traces import scored_writer
 from ares_eval.cli import main
 from ares_eval.compare import Comparison, Mismatch, compare_paths, report
 from ares_eval.compare.comparison import adjust_all
 from ares_eval.compare.tiers import tiers
 from ares_eval.foreign import load_any
+from ares_eval.records import load_run
+from ares_eval.types import TokenTrace
 from tests.comparison_runs import Row, write_run
 
 
@@ -172,7 +176,7 @@ def test_levels_become_tiers(tmp_path: Path) -> None:
     }  # fmt: skip
     assert named(["Hard", "easy", "medium"]) == {"Hard": "hard", "easy": "easy", "medium": "medium"}
     assert named(["2", "2"]) == {}
-    assert named(["college", "primary"]) == {"college": "college", "primary": "primary"}
+    assert named(["algebra", "geometry"]) == {"algebra": "algebra", "geometry": "geometry"}
 
 
 def test_pass_rate_tiers_come_from_the_other_half_of_the_draws(tmp_path: Path) -> None:
@@ -208,6 +212,20 @@ def test_window_entropy_of_other_estimates_is_not_compared(tmp_path: Path) -> No
     none = compared(tmp_path / "n", a, [replace(row, entropies=None) for row in a])
     assert none.tasks[0].hwe is None
     assert any("not recorded in m/b" in note for note in none.pairing.notes)
+
+
+def test_exact_entropies_of_a_scorer_count_before_recorded_bounds(tmp_path: Path) -> None:
+    rows_a = [Row(f"q{i}", entropies=[0.1] * 9) for i in range(4)]
+    folders = [write_run(tmp_path / name, rows_a) for name in ("a", "b")]
+    for folder in folders:
+        with scored_writer(folder) as writer:
+            for record in load_run(folder).records():
+                high = np.array([0.1] * 5 + [2.0] * 7)
+                writer.append(record, TokenTrace(("x",) * 12, high, high, high, high * 0, 0, "exact"))
+    found = compare_paths(*folders)
+    rule = found.pairing.a.window_entropy
+    assert rule is not None and rule.estimator == "exact, top 0" and rule.threshold == pytest.approx(2.0)
+    assert found.tasks[0].hwe is not None and found.tasks[0].hwe.a == 4
 
 
 def test_every_form_of_the_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,10 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from ares_eval import gate
+from ares_eval import gate, resources
 from ares_eval.cli import main
 from ares_eval.gate.policy import Policy, PolicyError, Rule, load
+from ares_eval.types import Json
 from benchmarks.gate_power import Effect, simulate, verdicts
 from tests.comparison_runs import Row, write_run
 
@@ -259,3 +260,42 @@ def test_the_advised_number_of_questions_decides() -> None:
 def test_a_policy_survives_the_round_trip() -> None:
     policy = load("default")
     assert msgspec.convert(msgspec.to_builtins(policy), Policy) == policy
+
+
+# ---------------------------------------------------------------- the project's own gate
+
+
+def _planted(folder: Path, change: Callable[[dict[str, Json]], None]) -> str:
+    """The committed baseline as a candidate, every draw changed by ``change``."""
+    content = json.loads((resources.folder("results/baselines") / "smoke_text-smollm2.json").read_text())
+    for task in content["tasks"].values():
+        rows = [dict(zip(task["columns"], row, strict=True)) for row in task["draws"]]
+        for row in rows:
+            change(row)
+        task["draws"] = [list(row.values()) for row in rows]
+    path = folder / "candidate.json"
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def _smoke_gate(candidate: str) -> int:
+    return main(["gate", "--candidate", candidate, "--baseline", "smoke_text-smollm2", "--policy", "smoke"])
+
+
+def test_the_projects_gate_passes_itself_and_fails_planted_candidates(tmp_path: Path) -> None:
+    assert _smoke_gate(_planted(tmp_path, lambda row: None)) == 0
+
+    def broken(row: dict[str, Json]) -> None:
+        row["score"] = 0.0
+
+    def rambling(row: dict[str, Json]) -> None:
+        row["tokens"] = 48
+
+    def cut(row: dict[str, Json]) -> None:
+        row["truncated"] = row["sample"] > "t040"
+
+    def unreachable(row: dict[str, Json]) -> None:
+        row["cause"] = "network" if row["sample"] < "t010" else None
+
+    codes = [_smoke_gate(_planted(tmp_path, change)) for change in (broken, rambling, cut, unreachable)]
+    assert codes == [1, 1, 1, 3]

@@ -1,29 +1,28 @@
-"""How difficult each question is, so that easy and hard ones can be compared apart.
+"""How difficult each question is, so that easy and hard ones are compared apart (rules: analysis/difficulty.py).
 
-    level      the dataset's own label: words that say so (easy, medium, hard), numbers by thirds of their range
-               (MATH's 1-2 easy, 3 medium, 4-5 hard), else the label itself
-    pass_rate  run a's share of right draws: easy >= 2/3, hard < 1/3, medium between (paper, section 1.4). The tier of
-               a draw comes from the other half of the draws (even against odd): were it from the same ones, the draws
-               that made a question easy would be the lucky and short ones, and any rerun would seem to regress
+    level      the dataset's own label, ordered; labels without a known order are tiers of their own
+    pass_rate  run a's share of right draws. The tier of a draw comes from the other half of the draws (even against
+               odd): were it from the same ones, the draws that made a question easy would be the lucky and short ones,
+               and any rerun would seem to regress
 
 Only run a (the baseline) decides, so that both runs' draws of a question stand in one tier.
 """
 
 from __future__ import annotations
 
-import math
-import re
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Literal, TypeAlias
 
+from ares_eval.analysis.difficulty import EASY_FROM, HARD_BELOW, TIERS, NoDifficulty, from_levels
 from ares_eval.compare.pairing import Pair, TaskPairs
 
 Source: TypeAlias = Literal["auto", "level", "pass_rate"]
 TierOf: TypeAlias = Callable[[Pair], str | None]
 
-EASY, MEDIUM, HARD = "easy", "medium", "hard"
-EASY_FROM, HARD_BELOW = 2 / 3, 1 / 3
+EASY, MEDIUM, HARD = TIERS
 
 MOST_LEVELS = 12
 """More labels than this are no scale of difficulty."""
@@ -35,7 +34,7 @@ def tiers(task: TaskPairs, source: Source = "auto", words: Mapping[str, str] | N
     ``words`` maps a dataset's labels to tiers, before the built-in reading.
     """
     if source in ("auto", "level"):
-        found = _by_level(task.pairs, {key.casefold(): tier for key, tier in (words or {}).items()})
+        found = _by_level(task.pairs, words or {})
         if found is not None:
             return found
     return _by_pass_rate(task.pairs) if source in ("auto", "pass_rate") else None
@@ -45,31 +44,13 @@ def _by_level(pairs: Sequence[Pair], words: Mapping[str, str]) -> TierOf | None:
     labels = sorted({label for pair in pairs if (label := pair.a.level or pair.b.level) is not None})
     if not labels or len(labels) > MOST_LEVELS:
         return None
-    names = _names(labels)
-    chosen = {label: words.get(label.casefold(), names[label]) for label in labels}
-    if len(set(chosen.values())) < 2:
+    names = {label: label for label in labels}
+    with contextlib.suppress(NoDifficulty):  # then the labels are tiers of their own
+        names |= {label: TIERS[tier] for label, tier in zip(labels, from_levels(labels).tier.tolist(), strict=True)}
+    names |= {label: words[label] for label in labels if label in words}
+    if len(set(names.values())) < 2:
         return None
-    return lambda pair: chosen.get(pair.a.level or pair.b.level or "")
-
-
-def _names(labels: Sequence[str]) -> dict[str, str]:
-    numbers = {label: _number(label) for label in labels}
-    known = [number for number in numbers.values() if number is not None]
-    low, high = min(known, default=math.inf), max(known, default=-math.inf)
-    names = {}
-    for label, number in numbers.items():
-        if number is None or low == high or len(known) < len(labels):
-            word = label.casefold()
-            names[label] = word if word in (EASY, MEDIUM, HARD) else label
-        else:
-            place = (number - low) / (high - low)
-            names[label] = EASY if place < HARD_BELOW else HARD if place > EASY_FROM else MEDIUM
-    return names
-
-
-def _number(label: str) -> float | None:
-    found = re.fullmatch(r"(?:level|lvl|l)?\s*(\d{1,6}(?:\.\d{1,6})?)", label.strip(), re.IGNORECASE)
-    return float(found[1]) if found else None
+    return lambda pair: names.get(pair.a.level or pair.b.level or "")
 
 
 def _by_pass_rate(pairs: Sequence[Pair]) -> TierOf | None:
@@ -84,7 +65,7 @@ def _by_pass_rate(pairs: Sequence[Pair]) -> TierOf | None:
         scores = halves.get((pair.sample, 1 - pair.draw % 2))
         if not scores:
             return None
-        rate = sum(scores) / len(scores)
+        rate = Fraction(sum(scores)) / len(scores)  # exact: two right draws of three are 2/3
         return EASY if rate >= EASY_FROM else HARD if rate < HARD_BELOW else MEDIUM
 
     return tier

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeAlias
 
 from ares_eval import records
+from ares_eval.analysis.scored_traces import key_of, read_index
 from ares_eval.outcomes import Outcomes, WindowEntropy
 from ares_eval.types import TraceRef
 
@@ -56,12 +57,19 @@ def measured(run: Outcomes) -> Outcomes:
 
 
 def _traces(run: Outcomes) -> dict[Name, TraceRef]:
+    """Where the trace of each measured draw lies: the exact one of `ares-eval entropy`, else the recorded one."""
     if run.harness != "ares":
         return {}
+    scored = read_index(run.source)
     found: dict[Name, TraceRef] = {}
     for record in records.read_records(run.source / records.SAMPLES):
-        if record.measured and record.trace is not None:
-            found[record.task, record.sample, record.draw] = record.trace
+        if not record.measured:
+            continue
+        key, exact = scored.get(key_of(record), ("", None))
+        if exact is not None and key == record.key:
+            found[key_of(record)] = exact
+        elif record.trace is not None:
+            found[key_of(record)] = record.trace
     return found
 
 
