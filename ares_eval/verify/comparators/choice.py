@@ -17,6 +17,7 @@ from ares_eval.verify.comparators.options import (
     label,
     mentioned,
     named_exactly,
+    named_verbatim,
     options_of,
     valued,
 )
@@ -46,6 +47,8 @@ _HEAD = re.compile(
     r"(?:[(\[（{<]\s*([A-Za-z])\s*[)\]）}>]|([A-Z])\s*(?:[).:：,、\]]|-|$)|([A-Z])(?=\s)|([a-z])\s*[).]?\s*$)",
     re.I,
 )
+_LABELLED = re.compile(r"^(?:\(\s*([A-Z])\s*\)|([A-Z])[.:)])(?=\s|$)")
+"""A letter marked as a label: it is one even where an option's text is a letter, too."""
 _ARTICLE_FOLLOWERS = re.compile(r"\s+(?:is|because|since|as|and|or|was|matches|\d|\$|\(|->|=|-)")
 _PAREN_LETTER = re.compile(r"(?<![\w\\])\(\s*([A-Z])\s*\)(?!\s*\()")
 _NAMED_LETTER = re.compile(
@@ -179,6 +182,8 @@ def read_choice(text: str, options: Options, exact: bool) -> frozenset[str] | No
     """The letters that an answer text names; empty for an explicit answer that is no option; None for neither."""
     if len(text) > MAX_READ:
         text = text[:MAX_READ] if exact else text[-MAX_READ:]
+    if verbatim := named_verbatim(text, options):
+        return verbatim
     if "\\" in text or not text.isascii():
         text = unwrap(ascii_maths(text)).replace("$", " ")
     text = trimmed(text)
@@ -194,6 +199,9 @@ def read_choice(text: str, options: Options, exact: bool) -> frozenset[str] | No
         and (text.isupper() or exact or len(options.texts) == 0 or text in "abcdefgh")
     ):
         return frozenset(text.upper())
+    labelled = _LABELLED.match(text)
+    if labelled and (labelled[1] or labelled[2]) in letters and not _SEVERAL.match(text):
+        return frozenset(labelled[1] or labelled[2])
     named = named_exactly(text, options)
     if named:
         return named

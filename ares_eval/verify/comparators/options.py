@@ -55,6 +55,15 @@ def label(text: str) -> str | None:
     return (match[1] or match[2]).upper() if match else None
 
 
+def named_verbatim(text: str, options: Options) -> frozenset[str]:
+    """The option that a text repeats letter by letter; empty for bare letters, which are labels first."""
+    bare = text.strip()
+    if len(bare) < 2 or label(bare):
+        return frozenset()
+    found = [i for i, option in enumerate(options.texts) if option in (bare, bare.removesuffix("."))]
+    return frozenset(LETTERS[found[0]]) if len(found) == 1 else frozenset()
+
+
 def named_exactly(text: str, options: Options) -> frozenset[str]:
     """Options whose text or value is what the whole text says; empty where none is."""
     if options.labels_only or not options.texts:
