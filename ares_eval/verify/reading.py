@@ -84,7 +84,9 @@ def number_readings(candidate: Candidate) -> Iterator[Candidate]:
                 break
             yield _at(candidate, side)
             return
-    if (found := _first_number(text, last)) is not None:
+    if re.search(r"\d\s*[A-Za-z\\^(]", cleaned) and not re.search(r"[=,;]", cleaned) and _readable(cleaned):
+        yield _at(candidate, cleaned)
+    elif (found := _first_number(text, last)) is not None:
         yield _at(candidate, found)
     elif _readable(cleaned):
         yield _at(candidate, cleaned)
