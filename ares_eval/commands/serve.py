@@ -41,8 +41,9 @@ def run(args: argparse.Namespace) -> int:
     """0: stopped by Ctrl-C or SIGTERM; 2: SPEC is wrong or a program is missing; 4: it did not start, or it died."""
     from ares_eval.inference import servers
 
-    # A terminated `serve` must take its server with it in order, not through the guard's emergency exit.
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A terminated `serve` must take its server with it in order, not through the guard's emergency exit; and a shell
+    # that starts it in the background makes it deaf to SIGINT, which nobody who sends one means.
+    previous = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with servers.start(
             args.spec,
@@ -70,4 +71,5 @@ def run(args: argparse.Namespace) -> int:
         print(f"ares-eval serve: {error}", file=sys.stderr)
         return 4
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -27,6 +27,12 @@ from ares_eval.types import TokenTrace
 if TYPE_CHECKING:
     import numpy as np
 
+EXACT = "exact"
+"""Estimator of traces whose entropies the server computed from the whole distribution."""
+
+MOST_ENTROPY = 30.0
+"""Nats: no vocabulary has e^30 tokens; a server that says more says nothing."""
+
 ESTIMATOR = "topk-bounds"
 
 UNKNOWN_LOGPROB = -9999.0
@@ -57,6 +63,8 @@ class Token(msgspec.Struct, gc=False):
     logprob: float | None = None
     bytes: list[int] | None = None
     top_logprobs: list[Alternative] | None = None
+    entropy: float | None = None
+    """Of the whole distribution, from servers that say it (`--serve hf`)."""
 
 
 def token_trace(
@@ -66,11 +74,19 @@ def token_trace(
 
     ``text`` is the reply's content (or its reasoning, where it has no content), used to tell how the server spells
     tokens and whether the last one ends the text. ``asked``: alternatives per token; more are not used. Raises
-    MissingLogprobs where no position has an alternative.
+    MissingLogprobs where no position has an alternative. Where the server says every token's entropy, both bounds are
+    that and the estimator is ``exact``.
     """
+    import numpy as np
+
     probabilities, cap, logprob, top = known_probabilities(tokens, asked)
     low, high, tail = entropy_bounds(probabilities, cap, vocabulary)
     texts, end = token_texts(tokens, text, finish_reason)
+    estimator = ESTIMATOR
+    said = [token.entropy for token in tokens]
+    if all(entropy is not None and 0.0 <= entropy < MOST_ENTROPY for entropy in said):
+        low = high = np.asarray(said, dtype=np.float64)
+        estimator = EXACT
     return TokenTrace(
         tokens=tuple(texts),
         logprob=logprob,
@@ -78,7 +94,7 @@ def token_trace(
         entropy_high=high,
         tail=tail,
         top=top,
-        estimator=ESTIMATOR,
+        estimator=estimator,
         vocabulary=vocabulary,
         end=end,
     )

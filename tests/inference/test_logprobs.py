@@ -214,3 +214,15 @@ def test_special_word_within_the_text_is_no_end():
 def test_unknown_spelling_is_left_as_it_came():
     tokens = [Token("token_id:17"), Token("token_id:4", bytes=[999])]
     assert token_texts(tokens, "of no kin", "stop") == (["token_id:17", "token_id:4"], False)
+
+
+def test_entropies_that_the_server_says_are_taken_as_they_are() -> None:
+    rows = [
+        Token(token=word, logprob=-0.1, top_logprobs=[Alternative(token=word, logprob=-0.1)], entropy=entropy)
+        for word, entropy in (("a", 0.25), ("b", 1.5))
+    ]
+    trace = token_trace(rows, text="ab", finish_reason="stop", asked=1, vocabulary=100)
+    assert trace.estimator == "exact"
+    assert trace.entropy_low.tolist() == trace.entropy_high.tolist() == [0.25, 1.5]
+    rows[1].entropy = None
+    assert token_trace(rows, text="ab", finish_reason="stop", asked=1, vocabulary=100).estimator == "topk-bounds"
