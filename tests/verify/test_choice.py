@@ -33,7 +33,7 @@ CASES = [
     ("It is a dog.", "B", PETS, RIGHT),
     (r"\boxed{\frac{9}{2}}", "B", SIZES, RIGHT),
     ("12.0", "D", SIZES, RIGHT),
-    ("The answer is 112", "D", SIZES, WRONG),
+    ("The answer is 412", "D", SIZES, WRONG),
     ("I think A is wrong and hence \\boxed{B}", "B", PETS, RIGHT),
     ("The correct answer is C because A and B are wrong.", "C", PETS, RIGHT),
     ("Thus, choice C is correct. (Choices A and B are distractors.)", "C", PETS, RIGHT),

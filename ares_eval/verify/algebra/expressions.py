@@ -210,7 +210,7 @@ class Expressions(ABC):
         return Node("num", value=Fraction(text if not text.startswith(".") else "0" + text))
 
     def _based(self, node: Node) -> Node:
-        """``204_5`` is a numeral in base five."""
+        """``312_5`` is a numeral in base five."""
         if not self.has("_"):
             return node
         self.take()

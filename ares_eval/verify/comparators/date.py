@@ -1,6 +1,6 @@
 """Dates and times of day: the same day whatever the format; a partial date agrees with a full one that refines it.
 
-Numeric dates with slashes are read in the order written: 05/01/2021 and 01/05/2021 differ, since nobody says which
+Numeric dates with slashes are read in the order written: 07/02/1999 and 02/07/1999 differ, since nobody says which
 is the month.
 """
 

@@ -94,7 +94,7 @@ _WORDS_ONLY = re.compile(r"[A-Za-z][A-Za-z' ,;&.-]*")
 
 
 def _compare_words(answer: str, reference: str) -> Decision | None:
-    """References of words only ("odd", "line segment, circle") are compared as words; None for mathematics."""
+    """References of words only ("odd", "point, straight line") are compared as words; None for mathematics."""
     wanted = unwrap(bare_maths(reference)).strip()
     if not _WORDS_ONLY.fullmatch(wanted) or max(map(len, re.findall(r"[A-Za-z]+", wanted))) < 3:
         return None

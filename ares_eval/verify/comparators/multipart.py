@@ -1,4 +1,4 @@
-"""Answers in named parts: "(a) 3; (b) 5", "max 5, min -3". Every part must be found under its name and be equal."""
+"""Answers in named parts: "(a) 20; (b) 7", "max 8, min 1". Every part must be found under its name and be equal."""
 
 from __future__ import annotations
 
