@@ -1,7 +1,9 @@
 """What lm-eval needs to run these tasks as ARES does: datasets, filters and scores. Our own reader imports none of it.
 
-Stock lm-eval finds this file beside the task files (`lm_eval --include_path tasks`). Building prompts needs nothing
-but `datasets`; scoring uses `ares_eval.verify`, so `ares` must be installed or these files lie in its checkout.
+Stock lm-eval finds this file beside the task files (`lm_eval --include_path tasks`). `ares` must be installed, or these
+files lie in its checkout: scoring is `ares_eval.verify`'s, and what a row is, the task's own definition says.
+
+A task file names ``dataset_NAME``, ``rows_NAME`` and ``score_NAME``, NAME being its own.
 """
 
 from __future__ import annotations
@@ -22,22 +24,6 @@ def keep_all(resps: list[list[str]], docs: list[dict[str, Any]]) -> list[list[st
     return resps
 
 
-def with_answer(dataset: Any) -> Any:
-    """Leave out the rows that have no answer (LogicVista's v1_382)."""
-    return dataset.filter(lambda doc: bool(str(doc["answer"] or "").strip()))
-
-
-def dataset_dynamath(**_: Any) -> Any:
-    """All ten variants as one split, question by question, with the variant's number as a column."""
-    import datasets
-
-    variants = [
-        datasets.load_dataset("DynaMath/DynaMath_Sample", split=f"sample_variant{number}") for number in range(1, 11)
-    ]
-    numbered = [data.add_column("variant", [number] * len(data)) for number, data in enumerate(variants, 1)]
-    return datasets.DatasetDict({"test": datasets.interleave_datasets(numbered)})
-
-
 def dataset_smoke_text(**_: Any) -> Any:
     """The questions beside this file."""
     return _shipped("smoke_text.jsonl", ())
@@ -49,24 +35,67 @@ def dataset_smoke_pictures(**_: Any) -> Any:
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
-    """``score_NAME``: lm-eval's `process_results` for the task NAME."""
+    """``score_NAME``: lm-eval's `process_results`; ``rows_NAME``: `process_docs`; ``dataset_NAME``: `custom_dataset`."""
     prefix, _, task = name.partition("_")
-    if prefix != "score" or not (_HERE / f"{task}.yaml").is_file():
+    kinds = {"score": _score, "rows": _rows, "dataset": _dataset}
+    if prefix not in kinds or not (_HERE / f"{task}.yaml").is_file():
         raise AttributeError(name)
 
-    def process_results(doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
-        return _score(task, doc, results)
+    def function(*arguments: Any, **_: Any) -> Any:
+        return kinds[prefix](task, *arguments)
 
-    process_results.__name__ = name
-    return process_results
+    function.__name__ = name
+    return function
+
+
+def _dataset(task: str) -> Any:
+    """All configs and variants of a task as one split, in ARES' order, with the columns ``config`` and ``variant``."""
+    import datasets
+
+    definition = _maker(task)[1]
+    hub = definition.hub
+    pieces = []
+    for config in hub.configs or (hub.config,):
+        whole = datasets.load_dataset(hub.path, config, revision=hub.revision)
+        splits = definition.variants or [next(split for split in definition.splits if split in whole)]
+        for number, split in enumerate(splits, 1):
+            piece = whole[split]
+            if hub.configs:
+                piece = piece.add_column("config", [config] * len(piece))
+            if definition.variants:
+                piece = piece.add_column("variant", [number] * len(piece))
+            pieces.append(piece)
+    joined = datasets.concatenate_datasets(pieces)
+    if definition.variants or hub.interleaved:
+        starts = [sum(len(piece) for piece in pieces[:at]) for at in range(len(pieces))]
+        longest = max(len(piece) for piece in pieces)
+        order = [start + at for at in range(longest) for start, p in zip(starts, pieces, strict=True) if at < len(p)]
+        joined = joined.select(order)
+    return datasets.DatasetDict({definition.config["test_split"]: joined})
+
+
+def _rows(task: str, dataset: Any) -> Any:
+    """The rows that are questions of the task (`metadata.keep`)."""
+    keeps = _maker(task)[0].keeps_doc
+    # Without the pictures, which would be decoded only to be thrown away.
+    bare = dataset.remove_columns([name for name, kind in dataset.features.items() if _is_picture(kind)])
+    return dataset.select([number for number, doc in enumerate(bare) if keeps(doc)])
+
+
+def _is_picture(kind: Any) -> bool:
+    import datasets
+
+    return isinstance(kind, datasets.Image) or isinstance(getattr(kind, "feature", None), datasets.Image)
 
 
 def _score(task: str, doc: dict[str, Any], results: list[Any]) -> dict[str, float]:
     """Mean over the draws: right answers, and answers that no rule can decide (never counted as right)."""
-    verify, spec_of, reference_of = _scorer(task)
+    from ares_eval.verify import verify
+
+    maker = _maker(task)[0]
     if "accepted" in doc:
         doc = {**doc, "policy": json.loads(doc["policy"]), "answer": doc["accepted"]}
-    spec, reference = spec_of(doc), reference_of(doc)
+    spec, reference = maker.answer_of(doc), maker.reference_of(doc)
     draws = results[0] if isinstance(results[0], list) else results
     verdicts = [verify(response, reference, spec).value for response in draws]
     return {
@@ -76,15 +105,15 @@ def _score(task: str, doc: dict[str, Any], results: list[Any]) -> dict[str, floa
 
 
 @cache
-def _scorer(task: str) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+def _maker(task: str) -> tuple[Any, Any]:
+    """What makes samples of a task's rows, and its definition."""
     if importlib.util.find_spec("ares_eval") is None and (_HERE.parent / "ares_eval").is_dir():
         sys.path.insert(0, str(_HERE.parent))
     from ares_eval.tasks.definition import read_definition
     from ares_eval.tasks.samples import SampleMaker
-    from ares_eval.verify import verify
 
-    maker = SampleMaker(read_definition(_HERE / f"{task}.yaml"))
-    return verify, maker.answer_of, maker.reference_of
+    definition = read_definition(_HERE / f"{task}.yaml")
+    return SampleMaker(definition), definition
 
 
 def _shipped(name: str, pictures: tuple[str, ...]) -> Any:

@@ -235,7 +235,7 @@ def _answers(yaml: YamlTask) -> tuple[AnswerRule, ...]:
 
 def computed(value: Any) -> bool:
     """Whether a value is ``{from: expression}``."""
-    return isinstance(value, dict) and set(value) == {"from"} and isinstance(value["from"], str)
+    return isinstance(value, dict) and set(value) == {"from"} and is_expression(value["from"])
 
 
 def is_expression(value: Any) -> bool:

@@ -111,6 +111,10 @@ class SampleMaker:
         except TemplateError as error:
             raise BadRow(self._definition.name, row.file, row.number, str(error)) from error
 
+    def keeps_doc(self, doc: Mapping[str, Any]) -> bool:
+        """As ``keeps``, of one row's columns, for those who have their rows from elsewhere (lm-eval)."""
+        return self.keeps(Row(doc, "", 0, 0, ""))
+
     def answer_of(self, doc: Mapping[str, Any]) -> AnswerSpec:
         """The answer spec of one row's columns, for those who have their rows from elsewhere (lm-eval)."""
         return self._answer(context(Row(doc, "", 0, 0, "")))
@@ -150,8 +154,9 @@ class SampleMaker:
 
 def context(row: Row) -> dict[str, Any]:
     """What templates and expressions see: the columns, ``doc`` (all columns), and what the columns do not hide of
-    ``row_number`` (from 0), ``split``, ``variant`` (from 1)."""
-    return {"row_number": row.index, "split": row.split, "variant": row.variant, **row.values, "doc": row.values}
+    ``row_number`` and ``file_row`` (in the split and in its file or config, from 0), ``split``, ``variant`` (from 1)."""
+    own = {"row_number": row.index, "file_row": row.number - 1, "split": row.split, "variant": row.variant}
+    return {**own, **row.values, "doc": row.values}
 
 
 def reference(value: Any) -> str | tuple[str, ...]:

@@ -16,17 +16,36 @@ from ares_eval.tasks.samples import SampleMaker
 from ares_eval.tasks.yaml_task import FunctionRef
 from tests.tasks import tiny
 
-NEEDED = {"gsm8k", "math500", "aime24", "aime25", "mmlu_pro", "mathvision", "logicvista", "dynamath"}
+PAPER_PICTURES = {
+    "mathverse", "mathvision", "mathvista", "dynamath", "wemath", "logicvista", "mmmu", "mmmu_pro", "charxiv", "mmstar",
+}  # fmt: skip
+PAPER_TEXT = {"aime24", "aime25", "math500", "mmlu_pro", "bbeh", "gpqa_diamond"}
+OTHER_PICTURES = {"olympiadbench", "geo3k", "ares_hard"}
+OTHER_TEXT = {"gsm8k", "bbh", "amc23", "minerva", "hmmt25", "olympiadbench_text"}
+VARIANTS = {
+    "mathverse_text_dominant", "mathverse_text_lite", "mathverse_vision_intensive", "mathverse_vision_dominant",
+    "mathverse_text_only", "mathvision_testmini", "mmmu_pro_standard", "mmmu_pro_vision", "charxiv_descriptive",
+}  # fmt: skip
 
 
 def test_the_suites() -> None:
     members = suites()
-    assert set(members["all"]) >= NEEDED
-    assert not [name for name in members["all"] if name.startswith("smoke")]
+    assert set(members["paper"]) == PAPER_PICTURES | PAPER_TEXT
+    assert set(members["multimodal"]) == PAPER_PICTURES | OTHER_PICTURES
+    assert set(members["text"]) == PAPER_TEXT | OTHER_TEXT
+    assert set(members["all"]) == set(members["multimodal"]) | set(members["text"])
+    assert set(members["easy"]) == {"gsm8k", "math500"}
+    assert set(members["medium"]) == {"mathvista", "mathverse"}
+    assert set(members["hard"]) == {"aime25", "olympiadbench"}
     assert set(members["smoke"]) == {"smoke_text", "smoke_pictures"}
-    assert {"gsm8k", "math500", "aime24", "aime25", "mmlu_pro"} <= set(members["text"])
-    assert {"mathvision", "logicvista", "dynamath"} <= set(members["multimodal"])
-    assert not set(members["text"]) & set(members["multimodal"])
+
+
+def test_further_settings_are_run_by_name_only() -> None:
+    known = {definition.name: definition for definition in catalog.definitions()}
+    assert {name for name, definition in known.items() if definition.variant_of} == VARIANTS
+    for name in VARIANTS:
+        assert known[name].variant_of in suites()["all"]
+        assert resolve(name) == (name,)
 
 
 def test_resolving_names() -> None:
@@ -101,7 +120,7 @@ def test_every_shipped_task_is_sound(path: Path) -> None:
     assert metadata["description"]
     assert definition.size
     assert definition.shipped or metadata["evidence"]
-    assert definition.repeats == (16 if path.stem.startswith("aime") else 1)
+    assert definition.repeats == (16 if path.stem.startswith(("aime", "hmmt")) else 1)
     assert (definition.modality == "image+text") == bool(definition.images)
 
 
