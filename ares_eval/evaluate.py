@@ -9,6 +9,7 @@ What was recorded is never asked again; a reply that failed is never judged; res
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,13 +78,16 @@ def evaluate(config: RunConfig, progress: Progress, *, warn: Callable[[str], Non
 def _finish(session: Session) -> Evaluation:
     """Sum up the records and close the manifest."""
     writer = session.writer
-    found = results.summarise(records.read_records(writer.folder / records.SAMPLES), session.metas())
+    metas = session.metas()
+    found = results.summarise(records.read_records(writer.folder / records.SAMPLES), metas)
     asked, measured = results.asked_and_measured(found)
     if session.config.judge_model is not None and measured and not session.interrupted:
         from ares_eval import judging
 
-        found["judged"] = judging.judge_run(session.config, writer, session.metas(), session.warn)
+        found["judged"] = judging.judge_run(session.config, writer, metas, session.warn)
     code, reason = _outcome(asked, measured, session.whole, session.config, session.fatal, session.interrupted)
+    for name, meta in metas.items():
+        session.manifest["tasks"][name]["asked"] = dataclasses.asdict(meta)
     session.manifest["status"] = "complete" if measured == asked else "incomplete"
     session.manifest["finished"] = manifest.now()
     session.manifest["unavailable"] = dict(session.whole.unavailable)
@@ -92,9 +96,29 @@ def _finish(session: Session) -> Evaluation:
     return Evaluation(writer.folder, found, code, reason, session.resumed)
 
 
+def sum_up_again(writer: records.RunWriter) -> dict[str, Json]:
+    """Make ``results.json`` of a run's folder anew from its records; the judge's part, of older verdicts, is dropped.
+
+    Raises RunError where the run never came to results.
+    """
+    run = records.load_run(writer.folder)
+    try:
+        metas = {name: results.TaskMeta(**task["asked"]) for name, task in run.manifest["tasks"].items()}
+    except (KeyError, TypeError):
+        raise records.RunError(f"{writer.folder} has no results to make anew: finish the run first") from None
+    found = results.summarise(records.read_records(writer.folder / records.SAMPLES), metas)
+    writer.write(records.RESULTS, found)
+    return found
+
+
 def load_tasks(config: RunConfig, warn: Callable[[str], None]) -> TaskSet:
     """The tasks that ``--datasets`` names; what cannot be had is left out with a line each."""
     names = tasks.resolve(config.datasets, include_path=config.include_path)
+    judge = None
+    if config.judge_model is not None:
+        from ares_eval import judging
+
+        judge = judging.judge_model(config, warn)
     found: dict[str, tasks.Task] = {}
     unavailable: dict[str, str] = {}
     for name in names:
@@ -104,6 +128,7 @@ def load_tasks(config: RunConfig, warn: Callable[[str], None]) -> TaskSet:
                 dataset_dir=config.dataset_dir,
                 limit=config.limit,
                 include_path=config.include_path,
+                judge=judge,
             )
         except tasks.DataUnavailable as error:
             unavailable[name] = str(error)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from ares_eval.inference.cache import Cache
 from ares_eval.inference.engine import Engine, EngineOptions
 from ares_eval.inference.transport import Endpoint
 from ares_eval.inference.transport_aiohttp import AiohttpTransport
+from ares_eval.tasks.scoring import JudgeModel
 from ares_eval.types import Failure, Json, Record, Request, Sampling, Verdict, VerdictValue, WireMessage
 from ares_eval.verify.judge import PROMPT_HASH, decision_in, needs_judge, prompt_for
 
@@ -47,17 +48,7 @@ def judge_run(
     decided: dict[Key, VerdictValue] = {}
     failed = 0
     with ExitStack() as stack:
-        cache = None if config.no_cache else stack.enter_context(closing(Cache(config.cache_folder())))
-        endpoint = _endpoint(config)
-        engine = stack.enter_context(
-            Engine(
-                config.judge_model,
-                lambda: AiohttpTransport(endpoint, connections=config.eval_threads, timeout=config.timeout),
-                EngineOptions(config.eval_threads, config.max_retries, secrets=endpoint.secrets()),
-                cache=cache,
-                note=warn,
-            )
-        )
+        engine = _engine(config, stack, warn)
         for request, outcome in engine.run(_requests(config.judge_model, writer.folder)):
             if isinstance(outcome, Failure):
                 failed += 1
@@ -79,6 +70,48 @@ def judge_run(
     ]
     writer.write(JUDGED, {**head, "verdicts": verdicts})
     return {**head, **with_judge}
+
+
+def judge_model(config: RunConfig, warn: Callable[[str], None]) -> JudgeModel | None:
+    """The judge for tasks whose own scorers ask one (tasks/scoring.py), through the engine; None where none is set."""
+    name = config.judge_model
+    if name is None:
+        return None
+
+    def complete(questions: Sequence[tuple[str | None, str]]) -> list[str | None]:
+        asked = [_question(name, number, system, prompt) for number, (system, prompt) in enumerate(questions)]
+        replies: dict[str, str] = {}
+        with ExitStack() as stack:
+            for request, outcome in _engine(config, stack, warn).run(asked):
+                if not isinstance(outcome, Failure):
+                    replies[request.sample] = outcome.text.rpartition("</think>")[2].strip()
+        return [replies.get(str(number)) for number in range(len(questions))]
+
+    return JudgeModel(name, complete)
+
+
+def _question(model: str, number: int, system: str | None, prompt: str) -> Request:
+    messages = (*([WireMessage("system", (system,))] if system else []), WireMessage("user", (prompt,)))
+    content = ["judge", model, system, prompt, JUDGE_SAMPLING]
+    return Request(
+        "", str(number), 0, messages, JUDGE_SAMPLING, hashlib.sha256(msgspec.json.encode(content)).hexdigest()
+    )
+
+
+def _engine(config: RunConfig, stack: ExitStack, warn: Callable[[str], None]) -> Engine:
+    """An engine that asks the judge, closed with ``stack``."""
+    assert config.judge_model is not None
+    cache = None if config.no_cache else stack.enter_context(closing(Cache(config.cache_folder())))
+    endpoint = _endpoint(config)
+    return stack.enter_context(
+        Engine(
+            config.judge_model,
+            lambda: AiohttpTransport(endpoint, connections=config.eval_threads, timeout=config.timeout),
+            EngineOptions(config.eval_threads, config.max_retries, secrets=endpoint.secrets()),
+            cache=cache,
+            note=warn,
+        )
+    )
 
 
 def _requests(model: str, folder: Path) -> Iterator[Request]:

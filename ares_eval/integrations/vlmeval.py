@@ -1,21 +1,23 @@
 """``vlm:DATASET``: the datasets of VLMEvalKit as tasks, by the names they have there.
 
-Their prompts (pictures and texts interleaved) and their scores, without torch and without their package's start; what it
-takes and what differs is in docs/vlmevalkit.md. A name that VLMEvalKit does not know is a table of one's own: NAME.tsv in
-``--dataset-dir``, in VLMEvalKit's columns.
+Their prompts (pictures and texts interleaved) and their scores, without torch and without their package's start; what
+it takes and what differs is in docs/vlmevalkit.md. A name that VLMEvalKit does not know is a table of one's own:
+NAME.tsv in ``--dataset-dir``, in VLMEvalKit's columns.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ares_eval.integrations import vlmeval_data as data
 from ares_eval.integrations import vlmeval_process as process
-from ares_eval.integrations.vlmeval_task import JudgeModel, VlmScorer, VlmTask
+from ares_eval.integrations.vlmeval_task import VlmScorer, VlmTask
 from ares_eval.tasks.errors import DataUnavailable, UnknownTask
+from ares_eval.tasks.scoring import JudgeModel
 
 PREFIX = "vlm"
 
@@ -41,6 +43,8 @@ class VlmSource:
         """The task; its prompts are made now. Raises UnknownTask, DataUnavailable."""
         short = name.partition(":")[2]
         directory = None if dataset_dir is None else Path(dataset_dir)
+        if not re.fullmatch(r"[\w+-]+(\.[\w+-]+)*", short):
+            raise UnknownTask(name, cause=f"{short!r} is no name of a dataset")
         try:
             known = data.index()
         except process.ChildFailed as error:

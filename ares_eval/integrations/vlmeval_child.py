@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -39,8 +40,10 @@ def main(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit(0)
-    asked, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    asked, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     spec = json.loads(asked.readline())
+    # A forked process closes its standard input, and would wait for the lock of a thread that reads from it.
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     own = Path(spec["own"])
     log = os.open(own / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
@@ -143,7 +146,7 @@ def _evaluate_draw(
     found: dict[str, Any] = {"metrics": {}, "primary": None, "error": None}
     try:
         outcome = _call(dataset, file, {"model": spec["judge_name"], "nproc": spec["nproc"]})
-        found["metrics"] = light.plain(status.flatten_summary_metrics(outcome))
+        found["metrics"] = light.plain(status.flatten_summary_metrics(_percentages_read(outcome)))
         primary = type(dataset).report_primary_metric(found["metrics"]) if found["metrics"] else {}
         found["primary"] = light.plain(next(iter(primary.items()), None))
     except Exception as error:  # noqa: BLE001 - what was scored row by row before it failed still counts
@@ -162,6 +165,21 @@ def _call(dataset: Any, file: str, options: dict[str, Any]) -> Any:
         if "multiple values for keyword argument 'model'" not in str(error):
             raise
         return dataset.evaluate(file, nproc=options["nproc"])
+
+
+_PERCENTAGE = re.compile(r"(nan|\d+(?:\.\d+)?)%(?: \(\d+\))?")
+
+
+def _percentages_read(outcome: Any) -> Any:
+    """We-Math writes its scores as texts, "12.34%" and "12.34% (5)": their report of metrics would leave them out."""
+    if not hasattr(outcome, "columns"):
+        return outcome
+
+    def number(cell: Any) -> Any:
+        match = _PERCENTAGE.fullmatch(cell) if isinstance(cell, str) else None
+        return float(match[1]) if match else cell
+
+    return outcome.map(number)
 
 
 class _Judge:
@@ -225,7 +243,7 @@ class _Model:
                 {
                     "prompt": "\n".join(map(str, texts)),
                     "system": self.system_prompt,
-                    "row": {} if row is None else {str(key): light.plain(row[key]) for key in row.keys()},
+                    "row": {} if row is None else {str(key): light.plain(row[key]) for key in row.index},
                 }
             )
         if reply is None:

@@ -1,8 +1,8 @@
 """Where VLMEvalKit's tables lie, and what was made of them: the index of datasets, prepared prompts.
 
-A table is looked for in ``--dataset-dir``, ``$LMUData``, ``~/LMUData`` and our own store, in this order, and else fetched
-from the address that VLMEvalKit names for it, with its checksum. Prompts and pictures are made once per content of the
-table, in the locked-down child, and kept in the store.
+A table is looked for in ``--dataset-dir``, ``$LMUData``, ``~/LMUData`` and our own store, in this order, and else
+fetched from the address that VLMEvalKit names for it, with its checksum. Prompts and pictures are made once per content
+of the table, in the locked-down child, and kept in the store.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from ares_eval.tasks.errors import DataUnavailable
 from ares_eval.types import Json
 
 PACKAGE = "ms-vlmeval"
+LMU_DATA = "LMUData"
+"""VLMEvalKit's environment variable for the folder of its tables."""
 INSTALL = "pip install 'ares[vlm]' && pip install --no-deps ms-vlmeval==0.0.20"
 FORMAT = 1
 """Raised when what is prepared changes its form or content."""
@@ -131,7 +133,7 @@ def find(name: str, dataset: Dataset | None, dataset_dir: Path | None, *, fetch:
 
 def places(dataset_dir: Path | None) -> list[Path]:
     """Folders in which tables are looked for."""
-    named = os.environ.get("LMUData")
+    named = os.environ.get(LMU_DATA)
     return [
         *([dataset_dir] if dataset_dir else []),
         *([Path(named)] if named else []),
@@ -210,7 +212,9 @@ def prepared(name: str, dataset: Dataset | None, table: Table, limit: int | None
             )
         except process.ChildFailed as error:
             mend = "check the table" if table.official is not True else "see docs/vlmevalkit.md"
-            raise DataUnavailable(f"vlm:{name}", f"VLMEvalKit makes no prompts of {table.path} ({error})", mend) from None
+            raise DataUnavailable(
+                f"vlm:{name}", f"VLMEvalKit makes no prompts of {table.path} ({error})", mend
+            ) from None
         value = {"rows": made.value["rows"], "type": made.value["type"], "kind": made.value["class"]}
         (own / "prepared.json").write_bytes(msgspec.json.encode(value))
         _keep(own, target)
@@ -247,7 +251,9 @@ def rows(place: Path, data: Path) -> Iterator[Row]:
     with (place / "rows.jsonl").open("rb") as lines:
         for line in lines:
             row = decoder.decode(line)
-            parts = [(kind, str(_inside(place / text, allowed)) if kind == "image" else text) for kind, text in row.parts]
+            parts = [
+                (kind, str(_inside(place / text, allowed)) if kind == "image" else text) for kind, text in row.parts
+            ]
             yield Row(row.index, parts, row.columns)
 
 

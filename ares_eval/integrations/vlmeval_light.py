@@ -1,13 +1,14 @@
-"""VLMEvalKit's datasets without VLMEvalKit's start: no torch, no model classes, no side effects. Runs in the child only.
+"""VLMEvalKit's datasets without VLMEvalKit's start: no torch, no model classes, no side effects. In the child only.
 
-`import vlmeval` takes half a minute, a gigabyte and torch, switches certificate checks off and reads a ``.env``. Here the
-two packages get empty modules whose ``__path__`` is the installed folder, so that each dataset module is imported by
-itself. What is put in the place of theirs, and why:
+`import vlmeval` takes half a minute, a gigabyte and torch, switches certificate checks off and reads a ``.env``. Here
+the two packages get empty modules whose ``__path__`` is the installed folder, so that each dataset module is imported
+by itself. What is put in the place of theirs, and why:
 
 - ``eval`` in their modules takes literals and arithmetic only: they evaluate what the model wrote;
 - ``build_judge`` gives the caller's judge: no vendor client, no key, no network;
 - ``track_progress_rich`` writes its side file once, not after every row, and knows which row asks the judge;
-- ``timeout_decorator`` and ``multiprocessing.Pool`` without semaphores, which live outside the own folder;
+- ``timeout_decorator`` and ``multiprocessing.Pool`` without semaphores, and no fixed names in ``/tmp``: both lie
+  outside the own folder;
 - predictions are read back as the texts they are ("007", "NA"), not as numbers or NaN.
 """
 
@@ -22,7 +23,6 @@ import importlib.metadata
 import inspect
 import json
 import multiprocessing
-import multiprocessing.pool
 import operator
 import os
 import pkgutil
@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "ms-vlmeval"
+LMU_DATA = "LMUData"
 
 current = threading.local()
 """``row``: the row (pandas Series) that the thread is scoring."""
@@ -55,10 +56,11 @@ def install(judge: Callable[..., Any]) -> None:
         sys.modules[name] = module
     _guard_eval()
     sys.modules["timeout_decorator"] = _timeouts()
-    multiprocessing.Pool = multiprocessing.pool.ThreadPool  # type: ignore[assignment]
+    multiprocessing.Pool = _Pool  # type: ignore[assignment]
     files = importlib.import_module("vlmeval.smp.file")
     smp = importlib.import_module("vlmeval.smp")
-    files.load = smp.load = _texts_kept(files.load)  # type: ignore[attr-defined]
+    files.load = smp.load = _own_temporary(_texts_kept(files.load), 0)  # type: ignore[attr-defined]
+    files.dump = smp.dump = _own_temporary(files.dump, 1)  # type: ignore[attr-defined]
     utils = importlib.import_module("vlmeval.utils")
     importlib.import_module("vlmeval.utils.mp_util").track_progress_rich = _track  # type: ignore[attr-defined]
     utils.track_progress_rich = _track  # type: ignore[attr-defined]
@@ -66,7 +68,7 @@ def install(judge: Callable[..., Any]) -> None:
     judging.build_judge = judge  # type: ignore[attr-defined]
     for name, module in list(sys.modules.items()):
         if name.startswith("vlmeval.") and hasattr(module, "build_judge"):
-            module.build_judge = judge
+            module.build_judge = judge  # type: ignore[attr-defined]
 
 
 # ---------------------------------------------------------------- which datasets there are
@@ -139,7 +141,7 @@ def _custom(name: str) -> Any:
     """The class that VLMEvalKit takes for a table it does not know (its build_dataset)."""
     import pandas as pd
 
-    head = pd.read_csv(Path(os.environ["LMUData"]) / f"{name}.tsv", sep="\t", nrows=1)
+    head = pd.read_csv(Path(os.environ[LMU_DATA]) / f"{name}.tsv", sep="\t", nrows=1)
     if "question" not in [str(column).lower() for column in head.columns]:
         raise ValueError(f"{name}.tsv has no column `question`")
     pictures = "image" in head or "image_path" in head
@@ -249,13 +251,67 @@ def _texts_kept(load: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(load)
     def kept(file: Any, fmt: Any = None) -> Any:
         suffix = fmt or str(file).rsplit(".", 1)[-1]
-        if suffix in ("tsv", "csv") and os.path.exists(str(file)):
+        if suffix in ("tsv", "csv") and Path(str(file)).exists():
             import pandas as pd
 
             return pd.read_csv(file, sep="\t" if suffix == "tsv" else ",", converters={"prediction": str})
         return load(file, fmt)
 
     return kept
+
+
+def _own_temporary(function: Callable[..., Any], place: int) -> Callable[..., Any]:
+    """``load`` or ``dump``, whose file is argument number ``place``, with their fixed ``/tmp/`` in the own folder."""
+
+    @functools.wraps(function)
+    def moved(*arguments: Any, **named: Any) -> Any:
+        file = arguments[place] if len(arguments) > place else None
+        if isinstance(file, str) and file.startswith("/tmp/") and not file.startswith(os.environ["HOME"]):
+            changed = str(Path(os.environ["TMPDIR"], Path(file).name))
+            arguments = (*arguments[:place], changed, *arguments[place + 1 :])
+        return function(*arguments, **named)
+
+    return moved
+
+
+class _Pool:
+    """The part of multiprocessing.Pool that their scorers use, in threads: its queues need semaphores."""
+
+    def __init__(self, processes: int | None = None, *_: Any, **__: Any) -> None:
+        self._threads = ThreadPoolExecutor(max_workers=min(processes or 4, 16))
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any], _chunk: int | None = None) -> list[Any]:
+        return list(self._threads.map(function, items))
+
+    def starmap(self, function: Callable[..., Any], items: Iterable[Any], _chunk: int | None = None) -> list[Any]:
+        return list(self._threads.map(lambda item: function(*item), items))
+
+    def apply_async(
+        self,
+        function: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] | None = None,
+        callback: Callable[[Any], Any] | None = None,
+        **_: Any,
+    ) -> Any:
+        future = self._threads.submit(function, *args, **(kwds or {}))
+        if callback is not None:
+            future.add_done_callback(lambda done: callback(done.result()))
+        return types.SimpleNamespace(get=future.result, wait=future.exception, ready=future.done)
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+    def join(self) -> None:
+        self._threads.shutdown()
+
+    terminate = join
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.join()
 
 
 def _rows_of(inputs: Any) -> Any:
@@ -292,7 +348,7 @@ def _track(
         for future in as_completed(waiting):
             results[waiting[future]] = future.result()
     if save is not None:
-        kept = files.load(save) if os.path.exists(save) else {}
+        kept = files.load(save) if Path(save).exists() else {}
         if keys is not None:
             kept.update(zip(keys, results, strict=True))
         files.dump(kept, save)

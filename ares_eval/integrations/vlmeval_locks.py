@@ -257,8 +257,11 @@ def _allow(libc: Any, ruleset: int, path: Path, rights: int) -> None:
 # ---------------------------------------------------------------- audit
 
 _CHANGES = frozenset(
-    "os.remove os.rename os.rmdir os.mkdir os.link os.symlink os.truncate os.chmod os.chown os.utime shutil.rmtree "
-    "shutil.move shutil.copyfile shutil.copytree".split()
+    {
+        f"os.{call}"
+        for call in ("remove", "rename", "rmdir", "mkdir", "link", "symlink", "truncate", "chmod", "chown", "utime")
+    }
+    | {f"shutil.{call}" for call in ("rmtree", "move", "copyfile", "copytree")}
 )
 
 

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from ares_eval.integrations import vlmeval_data as data
 from ares_eval.integrations import vlmeval_process as process
 from ares_eval.integrations import vlmeval_rules as rules
 from ares_eval.tasks.errors import BadRow
-from ares_eval.tasks.scoring import Score, Scorer, ScoringFailed, Summary
+from ares_eval.tasks.scoring import JudgeModel, Score, Scorer, ScoringFailed, Summary
 from ares_eval.types import AnswerSpec, Json, Message, Picture, PicturePart, Record, Reply, Sample, TextPart, Verdict
 
 PRIMARY = "vlmeval"
@@ -32,14 +32,6 @@ NO_TEXT = "..."
 SECONDS, SECONDS_A_ROW = 900.0, 5.0
 """Time that scoring may take by itself: imports and pools, and VLMEvalKit's own 30 s for the rare row that hangs."""
 CLOSE_THINK = "</think>"
-
-
-@dataclass(frozen=True, slots=True)
-class JudgeModel:
-    """A model that answers the scorers' questions: its name, and replies to (system prompt or None, prompt) pairs."""
-
-    name: str
-    complete: Callable[[Sequence[tuple[str | None, str]]], Sequence[str | None]]
 
 
 @dataclass(frozen=True)
@@ -89,13 +81,13 @@ class VlmTask:
         """The questions in the order of the table. Raises BadRow."""
         seen: set[str] = set()
         try:
-            for number, row in enumerate(data.rows(self.place, self.table.path.parent), 1):
+            for row in data.rows(self.place, self.table.path.parent):
                 if row.index in seen:
                     raise ValueError(f"the index {row.index!r} occurs twice")
                 seen.add(row.index)
                 yield _sample(self.name, row)
         except (ValueError, msgspec.DecodeError) as error:
-            raise BadRow(self.name, str(self.table.path), number if seen else 1, str(error)) from error
+            raise BadRow(self.name, str(self.table.path), len(seen) + 1, str(error)) from error
 
 
 def _sample(task: str, row: data.Row) -> Sample:
@@ -137,13 +129,13 @@ class VlmScorer:
         """Who answers the scorers' questions: the judge's name, or ``rule``."""
         return self.model.name if self.model is not None else rules.NAME
 
-    def submit(self, sample: Sample, draw: int, reply: Reply) -> Future[Score]:
+    def submit(self, sample: Sample, draw: int, reply: Reply) -> Future[Score]:  # noqa: ARG002
         """Not known before the end."""
         future: Future[Score] = Future()
         future.set_result(Score(self._verdict("unverifiable", "not yet scored")))
         return future
 
-    def summarise(self, records: Iterable[Record], *, questions: int, draws: int) -> Summary:
+    def summarise(self, records: Iterable[Record], *, questions: int, draws: int) -> Summary:  # noqa: ARG002
         """Evaluate each draw's predictions. Raises ScoringFailed."""
         measured = [record for record in records if record.measured]
         if not measured:
@@ -255,18 +247,22 @@ class Evaluated:
 
     @property
     def share(self) -> float | None:
-        """The primary metric as a fraction. They write fractions here and percentages there: a value above 1 anywhere
-        means percentages; else what the rows say decides, and without rows a fraction is meant."""
+        """The primary metric as a fraction; None where it is none (a rating).
+
+        They write fractions here and percentages there. Where it is the share of right rows, the rows tell which; else
+        a number above 1 among the metrics (counts left out) means percentages.
+        """
         if self.primary is None:
             return None
         value = self.primary[1]
-        family = [number for name, number in self.metrics.items() if not _is_count(name)]
-        if max([value, *family]) > 1.0:
-            return value / 100.0 if 0.0 <= value <= 100.0 else None
         if self.rows and not self.graded:
             mean = statistics.fmean(row.score for row in self.rows.values())
-            return value / 100.0 if abs(value / 100.0 - mean) < abs(value - mean) else value
-        return value if value >= 0.0 else None
+            for share in (value, value / 100.0):
+                if math.isclose(share, mean, abs_tol=1e-9):
+                    return share
+        if max([value, *(number for name, number in self.metrics.items() if not _is_count(name))]) > 1.0:
+            value /= 100.0
+        return value if 0.0 <= value <= 1.0 else None
 
 
 def _is_count(name: str) -> bool:
@@ -285,8 +281,8 @@ def evaluate(
 ) -> list[Evaluated]:
     """VLMEvalKit's own scores of prediction files (index -> text), each evaluated by itself in one locked-down child.
 
-    ``model`` None: the rules answer the scorers' questions; ``exact_matching``: VLMEvalKit's mode without any judge, for
-    the datasets that have it. Raises process.ChildFailed.
+    ``model`` None: the rules answer the scorers' questions; ``exact_matching``: VLMEvalKit's mode without any judge,
+    for the datasets that have it. Raises process.ChildFailed.
     """
     from ares_eval.verify import Verifier
 

@@ -33,7 +33,7 @@ _GUESSED = re.compile(r"thus randomly generate one")
 
 
 def read(folder: Path, name: str, asked: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Index -> ``score`` (a number, 1 for right) and ``guessed`` (a letter was drawn by lot) for the rows decided on."""
+    """Index -> ``score`` (a number, 1 for right) and ``guessed`` (a letter drawn by lot) for the rows decided on."""
     decide = _decider(name)
     for table in _tables(folder):
         column = next((c for c in DECISIONS if c in table.columns), None)
@@ -63,8 +63,8 @@ def _all_rows(
 
 
 def _tables(folder: Path) -> list[Any]:
-    """The tables with an index that scoring wrote, best decisions first; the predictions themselves are not among them."""
-    load = sys.modules["vlmeval.smp.file"].load  # type: ignore[attr-defined]
+    """The tables with an index that scoring wrote, best decisions first; the predictions are not among them."""
+    load = sys.modules["vlmeval.smp.file"].load
     found = []
     predictions = min(folder.glob("ares_*.tsv"), key=lambda path: len(path.name), default=None)
     for path in sorted(folder.iterdir()):

@@ -18,7 +18,7 @@ from ares_eval.tasks.errors import UnknownTask
 
 ENTRY_POINTS = "ares_eval.task_sources"
 
-BUILT_IN = {"lm": "ares_eval.integrations.lm_eval:SOURCE"}
+BUILT_IN = {"lm": "ares_eval.integrations.lm_eval:SOURCE", "vlm": "ares_eval.integrations.vlmeval:SOURCE"}
 """Prefix -> source of the registries that we come with; their packages are needed only when a task is loaded."""
 
 

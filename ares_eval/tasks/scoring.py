@@ -11,7 +11,7 @@ set them. A Sample may have its own, which go before the task's and must be name
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -42,6 +42,17 @@ class Summary:
 
     metrics: Mapping[str, Json]
     scores: Mapping[tuple[str, int], Score] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeModel:
+    """A model for scorers that ask one: its name, and its replies to (system prompt or None, prompt) pairs.
+
+    None stands for a question that was not answered. ``complete`` is called from one thread at a time.
+    """
+
+    name: str
+    complete: Callable[[Sequence[tuple[str | None, str]]], Sequence[str | None]]
 
 
 class Scorer(Protocol):

@@ -12,7 +12,7 @@ from ares_eval.tasks import catalog
 from ares_eval.tasks.definition import Definition, read_definition
 from ares_eval.tasks.errors import BadRow
 from ares_eval.tasks.samples import SampleMaker
-from ares_eval.tasks.scoring import Scorer
+from ares_eval.tasks.scoring import JudgeModel, Scorer
 from ares_eval.tasks.sources import Source, find_source
 from ares_eval.types import Json, Sample
 
@@ -133,16 +133,18 @@ def load(
     cache_dir: str | Path | None = None,
     limit: int | None = None,
     include_path: Sequence[str | Path] = (),
+    judge: JudgeModel | None = None,
 ) -> Task:
     """Find a task and its data; no row is read yet.
 
     ``dataset_dir``: folder with local data (sources.py); ``cache_dir``: where `datasets` keeps what the Hub sends
-    (its own default where None); ``include_path``: more folders of task files. Raises UnknownTask, BrokenTask,
+    (its own default where None); ``include_path``: more folders of task files; ``judge``:
+    for tasks of other registries whose own scoring asks a model. Raises UnknownTask, BrokenTask,
     DataUnavailable.
     """
     external = catalog.external(name)
     if external is not None:
-        loaded: Task = external.load(name, dataset_dir=dataset_dir, cache_dir=cache_dir, limit=limit)
+        loaded: Task = external.load(name, dataset_dir=dataset_dir, cache_dir=cache_dir, limit=limit, judge=judge)
         return loaded
     definition = read_definition(catalog.find(name, include_path))
     directory = None if dataset_dir is None else Path(dataset_dir)
