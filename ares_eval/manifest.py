@@ -48,6 +48,7 @@ def create(
                 "source": task.source,
                 "suites": list(task.suites),
                 "metrics": list(task.metrics),
+                "own_scorer": task.scorer is not None,
                 "planned": planned[name],
             }
             for name, task in tasks.items()

@@ -331,3 +331,14 @@ def test_the_same_from_python(tmp_path: Path, data: Path) -> None:
     assert len(list(api.load_run(done.folder).records())) == 5
     with pytest.raises(api.config.ConfigError, match="model_name"):
         api.evaluate(datasets="gsm8k")
+
+
+def test_rescoring_makes_the_results_anew(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with loopback.start(answers=ANSWERS, wrong=0.3) as server:
+        assert ask(tmp_path, server.url) == 0
+    first = shown(capsys)
+    samples = Path(first["run"]) / "samples.jsonl"
+    samples.write_text(samples.read_text().replace('"value":"incorrect"', '"value":"correct"'))
+    assert cli.main(["rescore", first["run"], "--write"]) == 0
+    again = json.loads((Path(first["run"]) / "results.json").read_text())
+    assert again["tasks"] == first["tasks"]

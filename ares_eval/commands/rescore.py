@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         recorded = load_run(args.run)
-        records = [record for record in recorded.records() if record.measured]
+        foreign = {name for name, task in recorded.manifest.get("tasks", {}).items() if task.get("own_scorer")}
+        records = [record for record in recorded.records() if record.measured and record.task not in foreign]
     except RunError as error:
         print(f"ares-eval rescore: {error}", file=sys.stderr)
         return 2
@@ -218,6 +219,7 @@ def _line(record: Record, verdict: Verdict) -> str:
 
 def _write(folder: Path, records: Sequence[Record], verdicts: Sequence[Verdict]) -> None:
     """Append a line with the new verdict for every draw whose verdict changed: the last line of a draw counts."""
+    from ares_eval.evaluate import sum_up_again
     from ares_eval.records import RESULTS, RunWriter
 
     changed = [
@@ -228,9 +230,10 @@ def _write(folder: Path, records: Sequence[Record], verdicts: Sequence[Verdict])
     with RunWriter(folder) as writer:
         for record in changed:
             writer.append(record)
-    print(f"{len(changed)} records were given their new verdict")
-    if changed and (folder / RESULTS).exists():
-        print(f"{folder / RESULTS} is of the old verdicts; `ares-eval run` with the same settings makes it anew")
+        print(f"{len(changed)} records were given their new verdict")
+        if changed and (folder / RESULTS).exists():
+            sum_up_again(writer)
+            print(f"{folder / RESULTS} was made anew")
 
 
 def _without_time(verdict: Verdict) -> Verdict:
