@@ -240,15 +240,14 @@ def test_a_model_does_not_judge_itself_unless_told(
 
 
 def test_a_second_process_on_the_same_run_is_turned_away(tmp_path: Path, data: Path) -> None:
-    with loopback.start(answers=ANSWERS, latency=0.3) as server:
-        first = subprocess.Popen([sys.executable, "-m", "ares_eval.cli", *words(tmp_path, server.url)], stdout=-3)
-        wait_until(lambda: server.stats()["good"] > 0)
-        second = subprocess.run(
-            [sys.executable, "-m", "ares_eval.cli", *words(tmp_path, server.url)], capture_output=True, text=True
-        )
-        assert second.returncode == 3
-        assert "another process" in second.stderr
-        assert first.wait(60) == 0
+    with loopback.start(answers=ANSWERS, latency=2.0) as server:
+        command = [sys.executable, "-m", "ares_eval.cli", *words(tmp_path, server.url, "--eval-threads", "1")]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+            wait_until(lambda: server.stats()["good"] > 0)
+            second = subprocess.run(command, capture_output=True, text=True)
+            first.kill()
+    assert second.returncode == 3
+    assert "another process" in second.stderr
 
 
 def test_ctrl_c_waits_for_what_is_in_flight_and_resumes(
