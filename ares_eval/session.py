@@ -195,7 +195,7 @@ class Session:
         named = tasks.suites(self.config.include_path).keys() & set(self.config.datasets.replace(" ", "").split(","))
         for name, task in self.whole.tasks.items():
             seen = self.whole.questions[name]
-            groups = Counter(s.group for s in self._samples(task)) if GROUP_METRICS.intersection(task.metrics) else {}
+            groups = dict(Counter(s.group for s in self._samples(task))) if GROUP_METRICS & set(task.metrics) else {}
             metas[name] = results.TaskMeta(
                 name=name,
                 suites=tuple(sorted({*task.suites, "all"} & named)),
