@@ -174,5 +174,5 @@ def study_windows(source: TokenSource, figures: TokenFigures, words: TriggerWord
         critical=counter.critical,
         points=points,
         best=window_study.best_points(points),
-        words=counted.counts(words.phrases),
+        words=counted.counts({first for first, found in words.phrases.items() if (first,) in found}),
     )

@@ -46,6 +46,7 @@ class HfScorer:
         dtype = torch.float32 if self.device == "cpu" else "auto"
         model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
         self.model = model.to(self.device).eval()
+        self._table: dict[str, int] | None = None
         self.context: int | None = getattr(self.model.config, "max_position_embeddings", None)
 
     def score(
@@ -120,28 +121,54 @@ class HfScorer:
         """Ids of recorded tokens: as the tokenizer splits the whole text where that gives the same tokens, else one by
         one, since a model may sample another split than its tokenizer's."""
         ids, texts = self._split("".join(tokens))
-        if same_places(texts, tokens):
+        if texts == tokens:
             return ids
         found: list[int] = []
-        waiting = 0
+        pieces = 0
         for token in tokens:
-            waiting += 1
             if not token:  # a piece of a character that the next tokens complete
+                pieces += 1
                 continue
-            own = self.tokenizer(token, add_special_tokens=False)["input_ids"]
-            if len(own) != waiting or self.tokenizer.decode(own) != token:
-                raise CannotScore("the scorer's tokenizer does not split the reply as the model did")
+            own = self.tokenizer(token, add_special_tokens=False)["input_ids"] if pieces else [self._id(token)]
+            if len(own) != pieces + 1:
+                raise CannotScore(OTHER_TOKENS)
             found += own
-            waiting = 0
-        if waiting:
+            pieces = 0
+        if pieces:
             raise CannotScore("the reply ends in the middle of a character")
         return found
 
+    def _id(self, text: str) -> int:
+        if self._table is None:
+            self._table = token_table(self.tokenizer)
+        found = self._table.get(text)
+        if found is None:
+            raise CannotScore(OTHER_TOKENS)
+        return found
 
-def same_places(first: Sequence[str], second: Sequence[str]) -> bool:
-    """Whether two splits of one text are the same tokens; pieces of a character have no text of their own, and where
-    one of a split's pieces has it, the other's may too."""
-    return len(first) == len(second) and all(a == b for a, b in zip(first, second, strict=True))
+
+OTHER_TOKENS = "the scorer's tokenizer does not know the tokens of the reply"
+
+
+def token_table(tokenizer: Any) -> dict[str, int]:
+    """Text of every token of a vocabulary, as it stands inside a text, to its id. Where several tokens have one text,
+    the one that the tokenizer itself would use, else the first."""
+    # Behind another token, or some tokenizers leave out the space that a word begins with.
+    anchor = tokenizer("a", add_special_tokens=False)["input_ids"][-1]
+    lead = len(tokenizer.decode([anchor]))
+    table: dict[str, int] = {}
+    shared: set[str] = set()
+    for number in range(len(tokenizer)):
+        text = tokenizer.decode([anchor, number])[lead:]
+        if text in table:
+            shared.add(text)
+        else:
+            table[text] = number
+    for text in shared:
+        own = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(own) == 1:
+            table[text] = own[0]
+    return table
 
 
 def reply_text(record: Record, prompt: str) -> str:

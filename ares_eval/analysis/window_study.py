@@ -12,7 +12,7 @@ threshold is the edge of the bin it lies in, at most LARGEST / BINS = 0.002 nats
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -181,7 +181,7 @@ class WordCounter:
                 self._entropy[word] = self._entropy.get(word, 0.0) + value
             before = word
 
-    def counts(self, triggers: Mapping[str, object], most: int = FREQUENT) -> tuple[WordCount, ...]:
+    def counts(self, triggers: Set[str], most: int = FREQUENT) -> tuple[WordCount, ...]:
         """The words that stand most often in windows; ties in the order of the alphabet."""
         total, high = self._count.total(), self._inside.total()
         ordered = sorted((word for word, n in self._inside.items() if n), key=lambda w: (-self._inside[w], w))

@@ -31,7 +31,7 @@ def entropies(length: int, spikes: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def planted(rng: np.random.Generator, questions: int = 120, draws: int = 4) -> list[Reply]:
-    """Level 1 to 5; E[length] = 200 + 100 (level - 1) tokens; 2 (level - 1) HWE positions; harder is less often right."""
+    """Level 1 to 5; E[length] = 200 + 100 (level - 1) tokens; 2 (level - 1) HWE positions; fewer right where hard."""
     made = []
     for q in range(questions):
         level = q % 5 + 1

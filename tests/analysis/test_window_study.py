@@ -83,7 +83,7 @@ def test_words_are_counted_once_for_all_their_tokens() -> None:
     counter = study.WordCounter()
     entropy = np.array([2.0, 0, 0.5, 1.0, 9.0, 1.5, 0])
     counter.add(words, entropy, np.array([True, True, False, True, False, False, False]))
-    found = {w.word: w for w in counter.counts({"wait": ()})}
+    found = {w.word: w for w in counter.counts({"wait"})}
     assert set(found) == {"wait", "alternative"}
     assert (found["wait"].count, found["wait"].in_windows, found["wait"].trigger) == (1, 1, True)
     assert found["alternative"].mean_entropy == 1.0

@@ -239,7 +239,9 @@ class Loopback:
                 "token_ids": bool(chat.return_tokens_as_token_ids),
                 "return_ids": bool(chat.return_token_ids),
                 "return_logprob": bool(chat.return_logprob),
-                "prompt_logprobs": None if chat.prompt_logprobs is None else tuple(tokenise(prompt)),
+                "prompt_logprobs": None
+                if chat.prompt_logprobs is None
+                else tuple(tokenise(shapes.prompt_text(chat.messages))),
                 "prompt_top": chat.prompt_logprobs or 0,
             }
         return bodies.Form(
