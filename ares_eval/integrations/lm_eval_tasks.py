@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import random
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,14 +19,10 @@ from typing import Any, Literal
 import msgspec
 
 from ares_eval.integrations.lm_eval_index import Entry
+from ares_eval.integrations.lm_eval_prompts import as_json, generation, interleaved, read_chat
 from ares_eval.types import Json
 
 FEWSHOT_SEED = 1234
-MAX_GEN_TOKS = 256
-"""What lm-eval's API models ask for where a task says nothing."""
-MARK = re.compile(r"<image>")
-
-
 KINDS: Mapping[str, Literal["task", "class", "group", "tag"]] = {
     "TASK": "task",
     "PY_TASK": "class",
@@ -247,7 +242,7 @@ def write_questions(loaded: Loaded, limit: int | None, folder: Path) -> dict[str
                 "higher": leaf.task.higher_is_better(),
                 "aggregation": {key: getattr(one, "__name__", "") for key, one in leaf.task.aggregation().items()},
                 "repeats": leaf.task.get_config("repeats") or 1,
-                "generation": generation(leaf.task) if "reply" in kinds else {},
+                "generation": generation(leaf.task.get_config("generation_kwargs") or {}) if "reply" in kinds else {},
                 "config": leaf.task.dump_config(),
             }
     return {
@@ -312,37 +307,15 @@ def _questions(leaf: Leaf, limit: int | None, folder: Path) -> Any:
     task._instances = None
 
 
-def as_json(history: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:  # noqa: ARG001
-    """The chat template of a chat endpoint: the messages themselves."""
-    return json.dumps(history, ensure_ascii=False)
-
-
 def _chat(instance: Any, folder: Path) -> tuple[list[Json], bool]:
-    context, more = instance.args[0], instance.args[2] if len(instance.args) > 2 else {}
-    try:
-        turns = json.loads(context)
-    except ValueError:
-        turns = [{"role": "user", "content": context}]
-    if not isinstance(turns, list):
-        turns = [{"role": "user", "content": context}]
+    more = instance.args[2] if len(instance.args) > 2 else {}
     visual = [image for image in more.get("visual") or [] if image is not None]
-    messages: list[Json] = [[turn["role"], [turn["content"]]] for turn in turns]
+    messages: list[Json] = [[role, [text]] for role, text in read_chat(instance.args[0])]
     if visual:
         names = [{"picture": keep_picture(image, folder / "pictures")} for image in visual]
         last = max(i for i, (role, _) in enumerate(messages) if role == "user")
         messages[last][1] = interleaved(messages[last][1][0], names)
     return messages, bool(visual)
-
-
-def interleaved(text: str, pictures: list[Any]) -> list[Any]:
-    """Text with each picture at its ``<image>`` mark; where their numbers differ, all pictures first, as in lm-eval."""
-    pieces = MARK.split(text)
-    if len(pieces) != len(pictures) + 1:
-        return [*pictures, text]
-    parts: list[Any] = [pieces[0]]
-    for picture, piece in zip(pictures, pieces[1:], strict=True):
-        parts += [picture, piece]
-    return [part for part in parts if part != ""]
 
 
 def keep_picture(image: Any, folder: Path) -> str:
@@ -373,33 +346,6 @@ def _target(task: Any, document: Any) -> str:
         if 0 <= target < len(choices):
             target = choices[target]
     return str(target)[:10_000]
-
-
-def generation(task: Any) -> dict[str, Json]:
-    """The task's ``generation_kwargs`` as settings of ours, with what lm-eval's API models add.
-
-    An endpoint takes four stop sequences at most; lm-eval sends the first four, and so do we.
-    """
-    given = dict(task.get_config("generation_kwargs") or {})
-    until = given.pop("until", None) or []
-    lengths = [
-        given.pop(name, None) for name in ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-    ]
-    sample = given.pop("do_sample", None)
-    temperature = given.pop("temperature", None) or 0.0
-    settings: dict[str, Json] = {
-        "max_tokens": next((int(one) for one in lengths if one), MAX_GEN_TOKS),
-        "temperature": 0.0 if sample is False else float(temperature),
-        "top_p": given.pop("top_p", None),
-        "top_k": given.pop("top_k", None),
-        "stop": [one for one in ([until] if isinstance(until, str) else until) if one][:4],
-    }
-    seed = given.pop("seed", None)
-    if seed is not None:
-        settings["seed"] = int(seed)
-    if given:
-        settings["extra_body"] = json.loads(json.dumps(given, default=str))
-    return settings
 
 
 def doc_hash(document: Any) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from ares_eval import cli
+from ares_eval import cli, plan
+from ares_eval.config import load
 from ares_eval.records import load_run
 from ares_eval.tasks import catalog
 from ares_eval.tasks.scoring import Score, ScoringFailed, Summary
@@ -67,7 +68,8 @@ class Toy:
 
     def samples(self) -> Iterator[Sample]:
         for name, text in QUESTIONS.items():
-            yield Sample("toy:x", name, (Message("user", (TextPart(text),)),), "?", AnswerSpec(), name)
+            own = {"max_tokens": 5} if name == "two" else {}
+            yield Sample("toy:x", name, (Message("user", (TextPart(text),)),), "?", AnswerSpec(), name, defaults=own)
 
 
 @pytest.fixture
@@ -111,8 +113,9 @@ def test_its_own_settings_scores_and_metrics(toy: Toy, tmp_path: Path, capsys: p
         assert changed == 0
         assert {body["max_tokens"] for body in asked(server)[len(bodies) :]} == {9}
     assert len(bodies) == 6
+    assert sorted(body["max_tokens"] for body in bodies) == [5, 5, 7, 7, 7, 7]
     for body in bodies:
-        assert (body["max_tokens"], body["stop"], body["temperature"]) == (7, ["Q:"], 0.3)
+        assert (body["stop"], body["temperature"]) == (["Q:"], 0.3)
         assert "top_p" not in body
         assert [message["role"] for message in body["messages"]] == ["user"]
     found = shown["tasks"]["toy:x"]
@@ -141,9 +144,6 @@ def test_a_scorer_that_fails_ends_with_its_line_and_no_value(
 
 
 def test_what_is_set_by_the_user_or_by_the_task_makes_another_run(toy: Toy) -> None:
-    from ares_eval import plan
-    from ares_eval.config import RunConfig
-
-    own = plan.fingerprint(toy, RunConfig(model_name="m"))  # type: ignore[arg-type]
-    same_value = plan.fingerprint(toy, RunConfig(model_name="m", max_tokens=8192))  # type: ignore[arg-type]
+    own = plan.fingerprint(toy, load({"model_name": "m"}))  # type: ignore[arg-type]
+    same_value = plan.fingerprint(toy, load({"model_name": "m", "max_tokens": 8192}))  # type: ignore[arg-type]
     assert own != same_value
