@@ -35,6 +35,8 @@ COMMANDS = {
     "gate": "decide whether a run is a regression against a baseline",
     "baseline": "keep a run as a small file to gate against",
     "reference": "published numbers",
+    "report": "one self-contained HTML page over runs; tables and charts as files",
+    "view": "look at runs and their replies in a browser, on this machine",
 }
 
 
