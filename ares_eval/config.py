@@ -84,6 +84,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     cache_dir: Path | None = None
     no_cache: bool = False
 
+    scoring: Literal["sound", "official"] = "sound"
     judge_model: str | None = None
     judge_base_url: str | None = None
     judge_api_key: Secret | None = None
@@ -92,7 +93,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     output_dir: Path = Path("results/runs")
     run_name: str | None = None
     fresh: bool = False
-    export: tuple[Literal["lm-eval"], ...] = ()
+    export: tuple[Literal["lm-eval", "vlmeval", "inspect"], ...] = ()
     dry_run: bool = False
     input_price: Amount | None = None
     output_price: Amount | None = None
@@ -156,6 +157,7 @@ _RESULT_SETTINGS = (
     "prompt_style",
     "min_pixels",
     "max_pixels",
+    "scoring",
     "judge_model",
 )
 

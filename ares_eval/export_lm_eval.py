@@ -11,19 +11,17 @@ answer); they are named under ``ares`` and are the difference between ``original
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
 from ares_eval import records
+from ares_eval.export_files import Lines, Prompts, file_name, whole
 from ares_eval.records import RunError
 from ares_eval.types import Json, Record
 
@@ -41,11 +39,11 @@ def export(run_dir: Path, out: Path) -> Path:
     run = records.load_run(run_dir)
     if run.results is None:
         raise RunError(f"{run_dir} has no results yet: finish the run first")
-    folder = out / _file_name(str(run.manifest.get("model") or "model"))
+    folder = out / file_name(str(run.manifest.get("model") or "model"))
     folder.mkdir(parents=True, exist_ok=True)
     time = _time(run.manifest)
-    prompts = _Prompts(run_dir / records.PROMPTS)
-    lines = _Lines(run_dir / records.SAMPLES)
+    prompts = Prompts(run_dir / records.PROMPTS)
+    lines = Lines(run_dir / records.SAMPLES)
     hashes: dict[str, str] = {}
     unmeasured: dict[str, list[str]] = {}
     counts: dict[str, int] = {}
@@ -55,7 +53,7 @@ def export(run_dir: Path, out: Path) -> Path:
             digest = hashlib.sha256()
             unmeasured[task] = sorted(name for name, draws in samples.items() if not draws)
             counts[task] = len(samples) - len(unmeasured[task])
-            with _whole(folder / f"samples_{_file_name(task)}_{time}.jsonl") as file:
+            with whole(folder / f"samples_{file_name(task)}_{time}.jsonl") as file:
                 for number, sample in prompts.order(task, [name for name, draws in samples.items() if draws]):
                     line = _sample_line(
                         number, lines.read(samples[sample]), prompts.messages(task, sample), run.manifest
@@ -66,7 +64,7 @@ def export(run_dir: Path, out: Path) -> Path:
     content = _results(run.manifest, run.results, counts)
     content["task_hashes"] = hashes
     content["ares"] = {"manifest": run.manifest, "results": run.results, "not_measured": unmeasured}
-    with _whole(folder / f"results_{time}.json") as file:
+    with whole(folder / f"results_{time}.json") as file:
         file.write(json.dumps(content, indent=2, ensure_ascii=False).encode())
     return folder
 
@@ -133,7 +131,7 @@ def _results(manifest: Mapping[str, Json], results: Mapping[str, Json], counts: 
         "pretty_env_info": json.dumps(environment, ensure_ascii=False),
         "model_source": "ares",
         "model_name": manifest.get("model"),
-        "model_name_sanitized": _file_name(str(manifest.get("model") or "model")),
+        "model_name_sanitized": file_name(str(manifest.get("model") or "model")),
         "system_instruction": system,
         "system_instruction_sha": _sha256(system) if system else None,
         "fewshot_as_multiturn": None,
@@ -221,126 +219,7 @@ def _draw(record: Record) -> dict[str, Json]:
     }
 
 
-# ---------------------------------------------------------------- the run's files, a question at a time
-
-
-class _Head(msgspec.Struct):
-    task: str
-    sample: str
-    draw: int
-    cause: str | None = None
-
-
-class _Lines:
-    """Random access to ``samples.jsonl``: one pass notes where the measured draws lie, replies are read when needed."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._places: dict[str, dict[str, dict[int, tuple[int, int]]]] = {}
-
-    def __enter__(self) -> _Lines:
-        self._file = self._path.open("rb")
-        decoder = msgspec.json.Decoder(_Head)
-        for start, line in _whole_lines(self._file):
-            head = decoder.decode(line)
-            draws = self._places.setdefault(head.task, {}).setdefault(head.sample, {})
-            if head.cause is None:
-                draws[head.draw] = (start, len(line))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def samples(self, task: str) -> Mapping[str, Mapping[int, tuple[int, int]]]:
-        """Where the measured draws of each recorded sample lie; the last line of a draw counts."""
-        return self._places.get(task, {})
-
-    def read(self, draws: Mapping[int, tuple[int, int]]) -> list[Record]:
-        """The records at these places, in the order of the draws."""
-        found = []
-        for draw in sorted(draws):
-            start, length = draws[draw]
-            self._file.seek(start)
-            found.append(msgspec.json.decode(self._file.read(length), type=Record))
-        return found
-
-
-class _Prompt(msgspec.Struct):
-    task: str
-    sample: str
-    messages: list[dict[str, Json]] = []
-
-
-class _Prompts:
-    """Random access to ``prompts.jsonl``, whose lines stand in the order in which the questions were asked."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._places: dict[str, dict[str, tuple[int, int]]] = {}
-
-    def __enter__(self) -> _Prompts:
-        self._file = self._path.open("rb")
-        for start, line in _whole_lines(self._file):
-            head = msgspec.json.decode(line, type=_Prompt)
-            self._places.setdefault(head.task, {}).setdefault(head.sample, (start, len(line)))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def order(self, task: str, samples: Sequence[str]) -> list[tuple[int, str]]:
-        """(position, sample) in the order of asking; position counts all questions of the task."""
-        positions = {sample: i for i, sample in enumerate(self._places.get(task, {}))}
-        if lost := sorted(set(samples) - positions.keys()):
-            raise RunError(f"{self._path} has no prompt of {task}: {', '.join(lost[:5])}")
-        return sorted((positions[sample], sample) for sample in samples)
-
-    def messages(self, task: str, sample: str) -> list[Json]:
-        """The question as OpenAI chat messages, a picture as its digest."""
-        start, length = self._places[task][sample]
-        self._file.seek(start)
-        prompt = msgspec.json.decode(self._file.read(length), type=_Prompt)
-        return [{"role": message["role"], "content": _content(message["parts"])} for message in prompt.messages]
-
-
-def _content(parts: Sequence[Json]) -> Json:
-    if len(parts) == 1 and isinstance(parts[0], str):
-        return parts[0]
-    return [
-        {"type": "text", "text": part}
-        if isinstance(part, str)
-        else {"type": "image_url", "image_url": {"url": part["picture"]}}
-        for part in parts
-    ]
-
-
-def _whole_lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """(offset, line); a last line without its end, torn by a crash, is left out."""
-    start = 0
-    for line in file:
-        if line.endswith(b"\n"):
-            yield start, line
-        start += len(line)
-
-
-# ---------------------------------------------------------------- names and files
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name only when it is complete."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            yield file
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _file_name(name: str) -> str:
-    """lm-eval's sanitize_model_name; a name of dots only must not lead out of the folder."""
-    return re.sub(r'["<>:/|\\?*\[\]]+', "__", name).lstrip(".") or "model"
+# ---------------------------------------------------------------- times and hashes
 
 
 def _time(manifest: Mapping[str, Json]) -> str:

@@ -79,6 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flag("--cache-dir", metavar="DIR", help="reply cache [$ARES_CACHE or ~/.cache/ares]")
     flag("--no-cache", action="store_true", help="neither read nor write the cache")
 
+    flag = group("scoring")
+    flag(
+        "--scoring",
+        choices=["sound", "official"],
+        help="official: as the benchmarks' own scripts, with their guesses and nearest options [sound]",
+    )
+
     flag = group("judge (for what rules cannot verify)")
     flag("--judge-model", metavar="NAME", help="an LLM judge for unverifiable answers; never the model under test")
     flag("--judge-base-url", metavar="URL", help="its endpoint")
@@ -89,7 +96,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flag("--output-dir", metavar="DIR", help="where run folders go [results/runs]")
     flag("--run-name", metavar="NAME", help="name of the run's folder [the datasets]")
     flag("--fresh", action="store_true", help="a new folder, even where this run exists")
-    flag("--export", metavar="FORMAT", action="append", choices=["lm-eval"], help="also write lm-eval's result files")
+    flag(
+        "--export",
+        metavar="FORMAT",
+        action="append",
+        choices=["lm-eval", "vlmeval", "inspect"],
+        help="also write the result files of another harness: lm-eval, vlmeval (VLMEvalKit), inspect",
+    )
     flag("--config", metavar="FILE", help="a YAML file with these settings; flags win")
     flag("--dry-run", action="store_true", help="count requests, pictures and tokens; send nothing")
     flag("--input-price", metavar="USD", type=float, help="price of a million prompt tokens, for --dry-run")
@@ -187,10 +200,10 @@ def _evaluate(config: Any) -> int:
 
 
 def _export(form: str, folder: Any) -> None:
-    from ares_eval import export_lm_eval
+    from ares_eval import export_inspect, export_lm_eval, export_vlmeval
 
-    assert form == "lm-eval"
-    export_lm_eval.export(folder, folder / "lm-eval")
+    export = {"lm-eval": export_lm_eval, "vlmeval": export_vlmeval, "inspect": export_inspect}[form].export
+    export(folder, folder / form)
 
 
 def _show(found: dict[str, Json], done: Any, config: Any) -> None:
