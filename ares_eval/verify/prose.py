@@ -8,6 +8,8 @@ from ares_eval.verify.algebra.tokens import FUNCTIONS
 from ares_eval.verify.units import parse_unit
 
 _WORD = re.compile(r"(?<![\\a-zA-Z{])[a-zA-Z]{3,}")
+_SENTENCE = re.compile(r"(?<![\\a-zA-Z{])(?:is|are|was|were|be|of|to|it|has|have|the)(?![a-zA-Z])", re.I)
+"""Words that only sentences have, and shorter or more like units than what ``_WORD`` looks at."""
 _QUOTED = re.compile(r"\\(?:text|mathrm)\s*\{[^{}]*\}")
 _CONNECTIVES = frozenset(
     [
@@ -32,7 +34,10 @@ _CONNECTIVES = frozenset(
 
 def is_prose(text: str) -> bool:
     """True for text with words of a sentence in it; words inside \\text{..} do not count."""
-    for match in _WORD.finditer(_QUOTED.sub(" ", text)):
+    text = _QUOTED.sub(" ", text)
+    if _SENTENCE.search(text):
+        return True
+    for match in _WORD.finditer(text):
         word = match[0].lower()
         if word in FUNCTIONS or word in _CONNECTIVES or ((unit := parse_unit(word)) is not None and unit.known):
             continue

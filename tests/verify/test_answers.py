@@ -246,3 +246,11 @@ def test_guessed_types_are_marked(verifier: Verifier, reference: str, choices: t
     assert verdict.guessed
     assert verdict.type == kind
     assert verdict.value == RIGHT
+
+
+@pytest.mark.parametrize(
+    ("response", "reference"),
+    [("9 - 4 is 5.", "5"), ("A fortnight is 14 days.", "14"), ("It has the 3 sides", "3")],
+)
+def test_a_short_sentence_is_no_formula(response: str, reference: str) -> None:
+    assert verify(response, reference, AnswerSpec("number")).value == "correct"
