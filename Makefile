@@ -8,12 +8,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
 
-.PHONY: help demo test lint test-vllm bench clean
+.PHONY: help demo test lint gate test-vllm bench clean
 
 help:
 	@echo "make demo       set up, then evaluate the embedded model on the bundled questions"
 	@echo "make test       set up, then run the tests"
 	@echo "make lint       ruff and mypy"
+	@echo "make gate       the embedded model against its committed baseline"
 	@echo "make test-vllm  tests against a real vLLM on the CPU, in an environment of its own (3.5 GB)"
 	@echo "make bench      benchmarks against the goals"
 
@@ -31,7 +32,8 @@ $(VENV)/demo: $(VENV)/made pyproject.toml
 $(VENV)/test: $(VENV)/made pyproject.toml
 	@echo "== installing the evaluator, its extras and the test tools"
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
-	$(PIP) -e '.[local,openai,hf,dev]'
+	$(PIP) -e '.[local,openai,hf,report,lm-eval,vlm,dev]'
+	$(PIP) --no-deps ms-vlmeval==0.0.20
 	@touch $@ $(VENV)/demo
 
 demo: $(VENV)/demo
@@ -41,6 +43,12 @@ demo: $(VENV)/demo
 test: $(VENV)/test
 	@echo "== running the tests"
 	$(BIN)/python -m pytest
+
+gate: $(VENV)/demo
+	@echo "== the embedded model against its committed baseline"
+	rm -rf build/gate
+	$(BIN)/ares-eval --config configs/demo.yaml --output-dir build/gate --no-cache
+	$(BIN)/ares-eval gate --candidate build/gate/*/smoke_text-* --baseline smoke_text-smollm2 --policy smoke
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
