@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-SEEN = 2048
+SEEN = 16_384
+"""Characters at the end of a reply in which a loop must show."""
+
 LONGEST_UNIT = 200
 FEWEST_TURNS = 3
 SHORTEST = 48
@@ -24,30 +26,41 @@ _LONG_PIECE = 40
 
 def loop_share(text: str) -> float:
     """Share of a text's words that lies in a loop at its end; 0 where there is none."""
-    pieces = _PIECE.findall(text)
-    if any(len(piece) > _LONG_PIECE for piece in pieces[-SEEN:]):
-        pieces = [part for piece in pieces for part in (piece if len(piece) > _LONG_PIECE else (piece,))]
-    if len(pieces) < SHORTEST:
+    tail = _codes(text[-SEEN:])
+    periods = [period for period in _candidates(tail) if _is_loop(tail, period)]
+    if not periods:
         return 0.0
-    # A loop of some turns has at most a unit's worth of different words; most texts are ruled out here.
-    if len(set(pieces[-SHORTEST:])) > SHORTEST * 0.8 and len(set(pieces[-SEEN:])) > 0.6 * min(len(pieces), SEEN):
-        return 0.0
-    tail = _codes(pieces[-SEEN:])
-    longest = 0
-    for period in range(1, min(LONGEST_UNIT, len(tail) // FEWEST_TURNS) + 1):
-        run = _run(tail, period)
-        if run >= max(FEWEST_TURNS * period, SHORTEST):
-            if run == len(tail) < len(pieces):  # it began before what was looked at
-                run = _run(_codes(pieces), period)
-            longest = max(longest, run)
-    return longest / len(pieces)
+    whole = tail if len(text) <= SEEN else _codes(text)
+    return max(_run(whole, period) for period in periods) / len(whole)
 
 
-def _codes(pieces: list[str]) -> np.ndarray:
+def _codes(text: str) -> np.ndarray:
+    """The words of a text as numbers, equal for equal words."""
     import numpy as np
 
-    names = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
-    return np.array([names[piece] for piece in pieces])
+    pieces: list[str] = _PIECE.findall(text)
+    if any(len(piece) > _LONG_PIECE for piece in pieces):
+        pieces = [part for piece in pieces for part in (piece if len(piece) > _LONG_PIECE else (piece,))]
+    names: dict[str, int] = {}
+    return np.array([names.setdefault(piece, len(names)) for piece in pieces], dtype=np.int64)
+
+
+def _candidates(codes: np.ndarray) -> list[int]:
+    """Periods at which the last three words stood before: a loop's period is one of them."""
+    import numpy as np
+
+    reach = min(LONGEST_UNIT, len(codes) // FEWEST_TURNS)
+    if len(codes) < SHORTEST or reach < 1:
+        return []
+    seen = codes[::-1]
+    same = np.ones(reach, dtype=np.bool_)
+    for back in range(3):
+        same &= seen[back + 1 : back + 1 + reach] == seen[back]
+    return (np.flatnonzero(same) + 1).tolist()
+
+
+def _is_loop(codes: np.ndarray, period: int) -> bool:
+    return _run(codes, period) >= max(FEWEST_TURNS * period, SHORTEST)
 
 
 def _run(codes: np.ndarray, period: int) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ares_eval.analysis import bootstrap, window_study
+from ares_eval.analysis import bootstrap
 from ares_eval.analysis.columns import Draws, draws_of, recounted
 from ares_eval.analysis.difficulty import (
     Difficulty,
@@ -19,13 +19,12 @@ from ares_eval.analysis.difficulty import (
     from_reference,
     pass_counts,
 )
-from ares_eval.analysis.hwe import hwe
 from ares_eval.analysis.lengths import length_of
+from ares_eval.analysis.thinking import TextFigures, text_figures
 from ares_eval.analysis.tokens import NotRecorded, TokenFigures, TokenOptions, TokenSource
-from ares_eval.analysis.trail import Trail, TrailReader
-from ares_eval.analysis.window_study import WindowStudy
-from ares_eval.analysis.windows import covered
-from ares_eval.analysis.words import DEFAULT_LIST, TriggerWords, read_words, trigger_tokens, word_of_tokens
+from ares_eval.analysis.trail import Trail, TrailReader, whole_text
+from ares_eval.analysis.window_study import WindowStudy, WindowStudyCounter
+from ares_eval.analysis.words import DEFAULT_LIST, read_words
 from ares_eval.records import Run, RunError
 
 
@@ -57,6 +56,7 @@ class Observed:
     tokens: TokenFigures | None
     difficulty: Mapping[str, Difficulty]
     trails: tuple[Trail, ...] | None
+    texts: TextFigures
     window_study: WindowStudy | None
     not_recorded: Mapping[str, str]
     notes: tuple[str, ...]
@@ -81,15 +81,17 @@ def observe(run: Run, options: Options | None = None, *, reference: Run | None =
     source = figures = found = None
     try:
         source = TokenSource(run, draws, options.tokens)
-        figures = source.figures(words)
-        found = study_windows(source, figures, words) if study else None
+        counting = WindowStudyCounter() if study else None
+        figures = source.figures(words, counting)
+        found = counting.study(words) if counting is not None else None
     except NotRecorded as error:
         source = figures = None
         missing["entropy"] = str(error)
     trails = _trails(draws, source) if options.answers else None
     if trails is None:
         missing["trails"] = "answers inside replies were not verified (--no-answers)"
-    return Observed(draws, figures, difficulty, trails, found, missing, figures.notes if figures else ())
+    texts = text_figures([whole_text(record, None) for record in draws.records])
+    return Observed(draws, figures, difficulty, trails, texts, found, missing, figures.notes if figures else ())
 
 
 def _difficulties(
@@ -154,25 +156,3 @@ def _trails(draws: Draws, source: TokenSource | None) -> tuple[Trail, ...]:
         for i, (record, size) in enumerate(zip(draws.records, sizes.tolist(), strict=True)):
             waiting.append(reader.submit(record, None if source is None else source.texts(i), size))
         return tuple(collect() for collect in waiting)
-
-
-def study_windows(source: TokenSource, figures: TokenFigures, words: TriggerWords) -> WindowStudy | None:
-    """The window study and the words at HWE positions, in one more pass over the traces."""
-    counter, counted = window_study.WindowCounter(), window_study.WordCounter()
-    for batch in source.batches():
-        triggers = trigger_tokens(batch.tokens, words)
-        counter.add(batch.entropy, triggers)
-        options = source.options
-        found = hwe(batch.entropy, figures.tau[batch.rows], w=options.window, count=options.count, triggers=triggers)
-        inside = covered(found.flagged, options.window if options.count == "window" else 1)
-        for i, tokens in enumerate(batch.tokens):
-            counted.add(word_of_tokens(tokens), batch.entropy.row(i), inside.row(i))
-    points = counter.points()
-    return WindowStudy(
-        word_list=words.name,
-        tokens=counter.tokens,
-        critical=counter.critical,
-        points=points,
-        best=window_study.best_points(points),
-        words=counted.counts({first for first, found in words.phrases.items() if (first,) in found}),
-    )

@@ -21,7 +21,6 @@ from ares_eval.analysis.lengths import Lengths, length_of, lengths
 from ares_eval.analysis.observe import Observed, Options, observe
 from ares_eval.analysis.thinking import Thinking, thinking
 from ares_eval.analysis.tokens import TokenFigures
-from ares_eval.analysis.trail import whole_text
 from ares_eval.analysis.window_study import WindowStudy
 from ares_eval.records import Run, RunError
 from ares_eval.types import Json
@@ -261,7 +260,6 @@ def _task(name: str, rows: np.ndarray, seen: Observed, options: Options) -> Task
     accuracy = bootstrap.share(right, cluster)
     if accuracy is None:
         raise RunError(f"task {name} has no measured draw")
-    records = [draws.records[i] for i in rows.tolist()]
     return TaskAnalysis(
         name=name,
         draws=len(rows),
@@ -272,7 +270,7 @@ def _task(name: str, rows: np.ndarray, seen: Observed, options: Options) -> Task
         adaptivity=curve,
         hwe=figures,
         thinking=thinking(
-            [whole_text(record, None) for record in records],
+            seen.texts.of(rows),
             length,
             right,
             draws.wrong[rows],

@@ -81,8 +81,28 @@ class Thinking:
     truncated_in_loop: Estimated | None
 
 
+@dataclass(frozen=True, slots=True)
+class TextFigures:
+    """What is read from the texts of M replies, arrays (M,): reflection markers, and the share of words in a loop."""
+
+    markers: np.ndarray
+    loops: np.ndarray
+
+    def of(self, rows: np.ndarray) -> TextFigures:
+        """Those of some replies."""
+        return TextFigures(self.markers[rows], self.loops[rows])
+
+
+def text_figures(texts: Sequence[str]) -> TextFigures:
+    """Read once for all replies of a run."""
+    import numpy as np
+
+    markers = np.array([len(find_words(text, REFLECTION)) for text in texts], dtype=np.float64)
+    return TextFigures(markers, np.array([loop_share(text) for text in texts], dtype=np.float64))
+
+
 def thinking(
-    texts: Sequence[str],
+    texts: TextFigures,
     length: np.ndarray,
     right: np.ndarray,
     wrong: np.ndarray,
@@ -101,8 +121,7 @@ def thinking(
         chosen = np.ones(len(values), dtype=np.bool_) if kept is None else kept
         return bootstrap.share(values[chosen], cluster[chosen])
 
-    markers = np.array([len(find_words(text, REFLECTION)) for text in texts], dtype=np.float64)
-    in_loop = np.array([loop_share(text) for text in texts])
+    markers, in_loop = texts.markers, texts.loops
     known = ~np.isnan(length)
     excess = long = short = None
     if tier is not None:

@@ -17,7 +17,8 @@ from ares_eval.analysis import scored_traces
 from ares_eval.analysis.columns import Draws
 from ares_eval.analysis.hwe import DEFAULT_WINDOW, hwe
 from ares_eval.analysis.ragged import Ragged, ragged, row_sums
-from ares_eval.analysis.windows import check_window
+from ares_eval.analysis.window_study import WindowStudyCounter
+from ares_eval.analysis.windows import check_window, covered
 from ares_eval.analysis.words import TriggerWords, trigger_tokens
 from ares_eval.records import Run
 from ares_eval.types import Record, TokenTrace
@@ -213,8 +214,8 @@ class TokenSource:
             return np.full(len(self.draws), level), quantile
         return entropies.tau_of_quantiles(quantile, options.tau, self.draws.question), quantile
 
-    def figures(self, words: TriggerWords) -> TokenFigures:
-        """HWE counts and the rest, of every draw."""
+    def figures(self, words: TriggerWords, study: WindowStudyCounter | None = None) -> TokenFigures:
+        """HWE counts and the rest, of every draw; ``study`` takes the batches too."""
         import numpy as np
 
         n = len(self.draws)
@@ -227,6 +228,9 @@ class TokenSource:
             found = hwe(
                 batch.entropy, tau[batch.rows], w=self.options.window, count=self.options.count, triggers=triggers
             )
+            if study is not None:
+                span = self.options.window if self.options.count == "window" else 1
+                study.add(batch.tokens, batch.entropy, triggers, covered(found.flagged, span))
             filled = {
                 "tokens": found.tokens,
                 "hwe": found.positions,

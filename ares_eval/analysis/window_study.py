@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ares_eval.analysis.ragged import Ragged
 from ares_eval.analysis.windows import window_means
+from ares_eval.analysis.words import TriggerWords, word_of_tokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -195,4 +196,29 @@ class WordCounter:
                 trigger=word in triggers,
             )
             for word in ordered[:most]
+        )
+
+
+class WindowStudyCounter:
+    """Both counters over the batches of a run, and the study they amount to."""
+
+    def __init__(self) -> None:
+        self._detection, self._words = WindowCounter(), WordCounter()
+
+    def add(self, tokens: Sequence[Sequence[str]], entropy: Ragged, critical: Ragged, inside: Ragged) -> None:
+        """One batch: its tokens, their entropy, which of them are in trigger words, and which in HWE windows."""
+        self._detection.add(entropy, critical)
+        for i, reply in enumerate(tokens):
+            self._words.add(word_of_tokens(reply), entropy.row(i), inside.row(i))
+
+    def study(self, words: TriggerWords) -> WindowStudy:
+        """What was counted; ``words``: the list that made tokens critical."""
+        points = self._detection.points()
+        return WindowStudy(
+            word_list=words.name,
+            tokens=self._detection.tokens,
+            critical=self._detection.critical,
+            points=points,
+            best=best_points(points),
+            words=self._words.counts({first for first, found in words.phrases.items() if (first,) in found}),
         )

@@ -78,24 +78,36 @@ def trigger_words(entries: Iterable[str], name: str = "given") -> TriggerWords:
 def find_words(text: str, words: TriggerWords) -> list[Found]:
     """Every occurrence in order; a phrase is preferred to its first word, and occurrences do not overlap."""
     folded = _fold(text)
-    matches = list(_WORD.finditer(folded))
     found: list[Found] = []
-    at = 0
-    while at < len(matches):
-        word = matches[at][0]
-        step = 1
+    free = 0
+    for match in _WORD.finditer(folded):
+        word = match[0]
         # "let's" may be an entry of its own; "that's" is looked up as "that".
-        for phrase in words.phrases.get(word, ()) or words.phrases.get(word.partition("'")[0], ()):
-            length = len(phrase)
-            if length == 1 or [m[0] for m in matches[at + 1 : at + length]] == list(phrase[1:]):
-                found.append(Found(" ".join(phrase), matches[at].start(), matches[at + length - 1].end()))
-                step = length
+        phrases = words.phrases.get(word) or ("'" in word and words.phrases.get(word.partition("'")[0])) or ()
+        start = match.start()
+        if not phrases or start < free:
+            continue
+        for phrase in phrases:
+            stop = match.end() if len(phrase) == 1 else _phrase_end(folded, start, phrase)
+            if stop:
+                found.append(Found(" ".join(phrase), start, stop))
+                free = stop
                 break
-        at += step
     if words.unspaced is not None:
         found += [Found(m[0], m.start(), m.end()) for m in words.unspaced.finditer(folded)]
         found.sort(key=lambda item: item.start)
     return found
+
+
+def _phrase_end(text: str, start: int, phrase: tuple[str, ...]) -> int:
+    """Place behind the phrase that begins at ``start``, 0 where other words stand there."""
+    at = start
+    for word in phrase:
+        match = _WORD.search(text, at)
+        if match is None or match[0] != word:
+            return 0
+        at = match.end()
+    return at
 
 
 def _fold(text: str) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ares_eval.analysis.budgets import Budgets, accuracy_at_spending, budgets, equal_spending, right_share, right_spans
 from ares_eval.analysis.loops import loop_share
-from ares_eval.analysis.thinking import REFLECTION, after_first_right, thinking, turns
+from ares_eval.analysis.thinking import REFLECTION, after_first_right, text_figures, thinking, turns
 from ares_eval.analysis.trail import MOST, Trail, TrailReader, statements
 from ares_eval.analysis.words import find_words
 from ares_eval.verify import Verifier
@@ -114,7 +114,7 @@ def test_excess_and_shortfall_follow_the_tiers() -> None:
     right = np.array([True] * 4 + [False, True, True, False])
     truncated = np.zeros(8, dtype=bool)
     truncated[7] = True
-    found = thinking([""] * 8, length, right, ~right, truncated, tier, np.arange(8), None)
+    found = thinking(text_figures([""] * 8), length, right, ~right, truncated, tier, np.arange(8), None)
     assert found.easy_excess is not None and found.easy_excess.value == pytest.approx(300 / 100 / 4)
     assert found.easy_long is not None and found.easy_long.value == 0.25
     # One of four hard replies is wrong, short and whole; the truncated one was cut, not short.
