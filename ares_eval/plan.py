@@ -58,6 +58,11 @@ def settings(task: Task, sample: Sample, config: RunConfig) -> RunConfig:
     return config.replace(**{name: own[name] for name in own.keys() - config.given})
 
 
+def official_rule(task: Task, config: RunConfig) -> str | None:
+    """The rule of tasks/official.py that decides over the replies; None where our own scoring does."""
+    return getattr(task, "official_rule", None) if config.scoring == "official" else None
+
+
 def fingerprint(task: Task, config: RunConfig) -> str:
     """The task's fingerprint; where it brings settings along, it matters which of them the user has set."""
     if not task.defaults:

@@ -98,6 +98,8 @@ def _task(draws: Sequence[Draw], meta: TaskMeta) -> dict[str, Json]:
         "unverifiable": verdicts["unverifiable"],
         "not_measured": {cause: causes[cause] for cause in sorted(causes) if causes[cause]},
         "truncated": sum(draw.truncated for draw in measured),
+        "scoring": meta.scoring,
+        "judge_is_official": meta.judged,
         "metrics": _metrics(draws, measured, n, verdicts, meta),
     }
 

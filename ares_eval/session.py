@@ -27,7 +27,7 @@ from ares_eval.inference.engine import Engine, EngineOptions
 from ares_eval.inference.transport import Endpoint, Transport
 from ares_eval.progress import Progress
 from ares_eval.task_metrics import GROUP_METRICS
-from ares_eval.tasks import scoring
+from ares_eval.tasks import official, scoring
 from ares_eval.types import Failure, Json, PictureError, Record, Reply, Request, Sample, TextPart, Verdict
 from ares_eval.verify import Verifier
 
@@ -204,6 +204,8 @@ class Session:
                 draws=plan.draws(task, self.config),
                 groups=groups,
                 own=self._own_metrics(task, max(seen, task.size or 0)),
+                scoring=f"official:{rule}" if (rule := plan.official_rule(task, self.config)) else "sound",
+                judged=getattr(task, "judged_officially", False),
             )
         return metas
 
@@ -283,6 +285,7 @@ class Session:
         try:
             found: Verdict | scoring.Score = done.result()
             score = scoring.Score(found) if isinstance(found, Verdict) else found
+            score = self._officially(request, asked.sample, reply, score)
             record = _record(request, asked, reply, score)
             self.writer.append(record, reply.trace)
             self.progress.record(record)
@@ -290,6 +293,15 @@ class Session:
             self._errors.put(error)
         finally:
             self._verdicts.release()
+
+    def _officially(self, request: Request, sample: Sample, reply: Reply, score: scoring.Score) -> scoring.Score:
+        """With `--scoring official`: the score as the benchmark's own script has it, where that differs from ours."""
+        rule = plan.official_rule(self.whole.tasks[request.task], self.config)
+        if rule is None:
+            return score
+        seed = f"{request.task}/{request.sample}/{request.draw}"
+        verdict = official.decide(rule, reply.text, score.verdict, sample.reference, sample.answer, seed)
+        return dataclasses.replace(score, verdict=verdict)
 
     def _keep_failure(self, sample: Sample, draw: int, key: str, failure: Failure, prompt: str) -> None:
         record = Record(

@@ -48,7 +48,7 @@ def cells(results: Mapping[str, Json]) -> Cells:
     }
     kept = {name: texts for name, texts in columns.items() if any(texts)}
     rows = list(zip(*kept.values(), strict=True))
-    notes = [note for name, task in tasks.items() for note in _notes(name, task)]
+    notes = [note for name, task in tasks.items() for note in _notes(name, task)] + _scoring(tasks)
     return Cells(tuple(kept), tuple(rows[: len(tasks)]), tuple(rows[len(tasks) :]), tuple(notes))
 
 
@@ -87,6 +87,23 @@ def _notes(name: str, task: Mapping[str, Json]) -> list[str]:
     causes = sorted(task["not_measured"].items(), key=lambda item: (-item[1], item[0]))
     if causes:
         notes.append(f"{name}: not measured: {', '.join(f'{cause} {count}' for cause, count in causes)}")
+    return notes
+
+
+def _scoring(tasks: Mapping[str, Json]) -> list[str]:
+    """By whose rules it was scored, where that is not a matter of course."""
+    official = [name for name, task in tasks.items() if str(task.get("scoring", "")).startswith("official")]
+    judged = [name for name, task in tasks.items() if task.get("judge_is_official") and task["unverifiable"]]
+    notes = []
+    if official:
+        ours = [name for name in tasks if name not in official]
+        rest = f"; by the usual rules: {', '.join(ours)}" if ours else ""
+        notes.append(f"scored as the official scripts do: {', '.join(official)}{rest}")
+    if judged:
+        notes.append(
+            f"officially a judge decides ({', '.join(judged)}): rules decided what they can, the rest is unverifiable "
+            "(--judge-model asks a judge)"
+        )
     return notes
 
 

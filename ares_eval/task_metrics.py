@@ -26,6 +26,7 @@ class TaskMeta:
     first one (else accuracy) is the primary metric, which suites average. ``questions`` x ``draws`` draws were asked
     for; None means: those that have a record. ``groups``: number of variants asked for in each group, needed with
     ``questions`` by metrics over variants. ``own``: metrics of the task's own scorer (tasks/scoring.py), by name.
+    ``scoring``: "sound", or "official" with its rule. ``judged``: the official protocol asks a judge.
     """
 
     name: str
@@ -35,6 +36,8 @@ class TaskMeta:
     draws: int = 1
     groups: Mapping[str, int] = field(default_factory=dict)
     own: Mapping[str, Json] = field(default_factory=dict)
+    scoring: str = "sound"
+    judged: bool = False
 
     @property
     def primary(self) -> str:

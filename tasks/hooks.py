@@ -35,7 +35,7 @@ def dataset_smoke_pictures(**_: Any) -> Any:
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
-    """``score_NAME``: lm-eval's `process_results`; ``rows_NAME``: `process_docs`; ``dataset_NAME``: `custom_dataset`."""
+    """score_NAME: lm-eval's `process_results`; rows_NAME: `process_docs`; dataset_NAME: `custom_dataset`."""
     prefix, _, task = name.partition("_")
     kinds = {"score": _score, "rows": _rows, "dataset": _dataset}
     if prefix not in kinds or not (_HERE / f"{task}.yaml").is_file():

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ares_eval.task_metrics import GROUP_METRICS, METRICS
+from ares_eval.tasks.official import RULES
 from ares_eval.tasks.templates import TemplateError, column_or_template, expression
 from ares_eval.tasks.yaml_task import FunctionRef, YamlTask, read_yaml
 
@@ -187,6 +188,7 @@ def read_definition(file: Path) -> Definition:
         raise yaml.error("metadata: is missing; it says what kind of answer is expected", "metadata")
     if unknown := sorted(set(metadata) - _METADATA_KEYS):
         raise yaml.error(f"metadata: unknown key {unknown[0]!r}", "metadata", unknown[0])
+    _check_official(yaml)
     modality = _one_of(yaml, metadata.get("modality", "text"), MODALITIES, "modality")
     metrics = tuple(_one_of(yaml, m, ("accuracy", *METRICS), "metrics") for m in _texts(yaml, "metrics", ["accuracy"]))
     splits = _texts(yaml, "splits", [config.get("test_split", "test")])
@@ -241,6 +243,14 @@ def computed(value: Any) -> bool:
 def is_expression(value: Any) -> bool:
     """Whether a value can be an expression: Jinja2, or a `!function` that takes the row."""
     return isinstance(value, (str, FunctionRef))
+
+
+def _check_official(yaml: YamlTask) -> None:
+    written = yaml.config["metadata"].get("official", {})
+    if not isinstance(written, dict):
+        raise yaml.error("official: must be a mapping", "metadata", "official")
+    if "rule" in written and written["rule"] not in RULES:
+        raise yaml.error(f"official: rule is not one of {', '.join(RULES)}", "metadata", "official", "rule")
 
 
 def _variant_of(yaml: YamlTask) -> str | None:

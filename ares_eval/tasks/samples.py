@@ -154,7 +154,7 @@ class SampleMaker:
 
 def context(row: Row) -> dict[str, Any]:
     """What templates and expressions see: the columns, ``doc`` (all columns), and what the columns do not hide of
-    ``row_number`` and ``file_row`` (in the split and in its file or config, from 0), ``split``, ``variant`` (from 1)."""
+    ``row_number``, ``file_row`` (in the split, in its file or config, from 0), ``split``, ``variant`` (from 1)."""
     own = {"row_number": row.index, "file_row": row.number - 1, "split": row.split, "variant": row.variant}
     return {**own, **row.values, "doc": row.values}
 

@@ -62,6 +62,17 @@ class Task:
         return None
 
     @property
+    def official_rule(self) -> str | None:
+        """The rule of official.py that `--scoring official` decides by; None where ours is as the official one."""
+        rule = self.definition.official.get("rule")
+        return None if rule is None else str(rule)
+
+    @property
+    def judged_officially(self) -> bool:
+        """Whether the official protocol asks a judge about every answer."""
+        return bool(self.definition.official.get("judge"))
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the task's definition; see Definition.fingerprint."""
         return self.definition.fingerprint

@@ -127,7 +127,9 @@ def _column(name: str, row: Mapping[str, Any]) -> Any:
 
 
 def _columns(row: Mapping[str, Any]) -> str:
-    return ", ".join(sorted(key for key in row if key not in ("doc", "row_number", "file_row", "split", "variant")))[:300]
+    return ", ".join(sorted(key for key in row if key not in ("doc", "row_number", "file_row", "split", "variant")))[
+        :300
+    ]
 
 
 def _told(error: Exception, row: Mapping[str, Any]) -> str:
