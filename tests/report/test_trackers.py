@@ -1,0 +1,119 @@
+"""Figures in trackers: what each of them is handed, and what is said where one is missing."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ares_eval import report, trackers
+from ares_eval.records import Run
+from tests.report.planted import QUESTIONS, planted_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return planted_run(tmp_path / "run")
+
+
+def logged(run: Run, tracker: str) -> str:
+    found = report.gather([run.folder]).runs[0]
+    return trackers.log_run(tracker, found.run, found.results, found.analysis)
+
+
+class Recorder(types.ModuleType):
+    """A tracker's package that remembers what it was told; wandb and trackio share these three functions."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.begun: dict[str, Any] = {}
+        self.numbers: dict[str, float] = {}
+        self.params: dict[str, str] = {}
+        self.finished = False
+
+    def init(self, **options: Any) -> types.SimpleNamespace:
+        self.begun = options
+        return types.SimpleNamespace(url="https://tracker.invalid/run")
+
+    def log(self, numbers: dict[str, float]) -> None:
+        self.numbers |= numbers
+
+    def finish(self) -> None:
+        self.finished = True
+
+    # mlflow's names for the same
+    def set_experiment(self, name: str) -> None:
+        self.begun["experiment"] = name
+
+    @contextmanager
+    def start_run(self, run_name: str) -> Iterator[types.SimpleNamespace]:
+        self.begun["name"] = run_name
+        yield types.SimpleNamespace(info=types.SimpleNamespace(run_id="1"))
+        self.finished = True
+
+    def log_params(self, params: dict[str, str]) -> None:
+        self.params |= params
+
+    def log_metrics(self, numbers: dict[str, float]) -> None:
+        self.numbers |= numbers
+
+    def get_tracking_uri(self) -> str:
+        return "file:here"
+
+
+@pytest.mark.parametrize("tracker", ["wandb", "trackio", "mlflow"])
+def test_figures_reach_the_tracker(tracker: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Recorder(tracker)
+    monkeypatch.setitem(sys.modules, tracker, module)
+    said = logged(run, tracker)
+    right = sum(i % 3 > 0 for i in range(QUESTIONS))
+    assert module.numbers["sums/accuracy"] == pytest.approx(right / QUESTIONS)
+    assert module.numbers["sums/accuracy_ci95_low"] < right / QUESTIONS < module.numbers["sums/accuracy_ci95_high"]
+    assert module.numbers["odd/not_measured"] == 1
+    assert module.numbers["sums/length_slope"] == pytest.approx(60)
+    assert module.numbers["sums/hwe_tokens"] > 0
+    assert module.finished
+    assert module.begun["name"] == "planted/run"
+    assert tracker in said
+
+
+def test_tensorboard_for_real(run: Run) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logged(run, "tensorboard")
+    events = EventAccumulator(str(run.folder / "tensorboard"))
+    events.Reload()
+    values = {}
+    for tag in events.Tags()["tensors"]:
+        tensor = events.Tensors(tag)[-1].tensor_proto
+        values[tag] = tensor.float_val[0] if tensor.float_val else None
+    assert values.keys() >= {"sums/accuracy", "sums/length_slope"}
+
+
+def test_missing_package_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(trackers.TrackerUnavailable, match="pip install wandb"):
+        logged(run, "wandb")
+
+
+def test_refusal_of_a_tracker_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Recorder("wandb")
+    monkeypatch.setitem(sys.modules, "wandb", module)
+
+    def refuse(**options: Any) -> None:
+        raise PermissionError("no key")
+
+    monkeypatch.setattr(module, "init", refuse)
+    with pytest.raises(trackers.TrackerUnavailable, match="no key"):
+        logged(run, "wandb")
+
+
+def test_unknown_tracker(run: Run) -> None:
+    with pytest.raises(trackers.TrackerUnavailable, match="tensorboard"):
+        logged(run, "comet")
