@@ -182,7 +182,10 @@ def literal(source: str) -> Any:
     """
     if len(source) > LONGEST_EXPRESSION:
         raise EvalRefused("too long an expression")
-    return _value(ast.parse(source.lstrip(" \t"), mode="eval").body)
+    try:
+        return _value(ast.parse(source.lstrip(" \t"), mode="eval").body)
+    except (RecursionError, MemoryError):
+        raise EvalRefused("too deep an expression") from None
 
 
 def _value(node: ast.expr) -> Any:

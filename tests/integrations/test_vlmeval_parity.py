@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import vlmeval_tables as tables
+from tests.integrations import vlmeval_tables as tables
 
 try:
     importlib.metadata.distribution("ms-vlmeval")
