@@ -29,10 +29,13 @@ def contrast(page: Any, selector: str) -> float:
     """WCAG's contrast of an element's text with the page's ground."""
     ratio: float = page.evaluate(
         """selector => {
-        const light = colour => { const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map(v => v / 255)
-            .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+        const linear = v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+        const light = colour => {
+          const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map(v => linear(v / 255));
+          return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
         const node = document.querySelector(selector), style = getComputedStyle(node);
-        const a = light(node instanceof SVGElement ? style.fill : style.color), b = light(getComputedStyle(document.body).backgroundColor);
+        const a = light(node instanceof SVGElement ? style.fill : style.color);
+        const b = light(getComputedStyle(document.body).backgroundColor);
         return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05); }""",
         selector,
     )
@@ -66,9 +69,11 @@ def test_readable_in_both_themes_at_both_widths(chromium: Any, file: str, scheme
 def test_labels_of_charts_do_not_leave_their_picture(page: Any, file: str) -> None:
     page.goto(file)
     outside = page.evaluate(
-        """() => [...document.querySelectorAll("figure svg")].flatMap(svg => { const box = svg.getBoundingClientRect();
-        return [...svg.querySelectorAll("text")].filter(text => { const b = text.getBoundingClientRect();
-          return b.left < box.left - 1 || b.right > box.right + 1 || b.top < box.top - 1 || b.bottom > box.bottom + 1; })
+        """() => [...document.querySelectorAll("figure svg")].flatMap(svg => {
+        const box = svg.getBoundingClientRect();
+        const leaves = b => b.left < box.left - 1 || b.right > box.right + 1 || b.top < box.top - 1
+          || b.bottom > box.bottom + 1;
+        return [...svg.querySelectorAll("text")].filter(text => leaves(text.getBoundingClientRect()))
           .map(text => text.textContent); })"""
     )
     assert outside == []

@@ -87,7 +87,7 @@ def test_heat_strip_reads_as_the_trace(page: Any, viewer: Viewer, folder: Path) 
         assert readout.locator("[data-name=bounds] b").inner_text() == bounds
         assert readout.locator("[data-name='log-prob'] b").inner_text() == f"{trace.logprob[i]:.4f}"
         assert readout.locator(".in").count() == (1 if 6 <= i < 14 else 0)
-    marked = page.locator(".tokens .t.window, .tokens .t.confirmed").evaluate_all("all => all.map(t => +t.dataset.i)")
+    marked = page.locator(".tokens .window, .tokens .confirmed").evaluate_all("all => all.map(t => +t.dataset.i)")
     assert marked == [*range(6, 14), *range(26, 34), *range(46, 54)]
     assert page.locator(".tokens .t.answer").all_text_contents() == ["7"]
     assert "15 HWE tokens in 3 windows" in page.locator(".facts").inner_text()
@@ -147,10 +147,14 @@ def test_formulas_and_prices(page: Any, viewer: Viewer) -> None:
     page.goto(sample(viewer, "q02"))
     page.locator(".question .katex").wait_for()
     assert page.locator(".question .formula").get_attribute("title") == "$2 + 2$"
+    texts = ["costs $5 and $7", r"\boxed{\frac{1}{2}} end", r"\[x^2", r"a $\unknown{$ b", "$$y$$ then $z$", r"\boxed{}"]
     nodes = page.evaluate(
-        """async () => { const { formulas } = await import("/static/formula.js");
-        return ["costs $5 and $7", "\\\\boxed{\\\\frac{1}{2}} end", "\\\\[x^2", "a $\\\\unknown{$ b", "$$y$$ then $z$"].map(
-          text => formulas(text).map(node => typeof node === "string" ? node : node.querySelector(".katex") ? "F" : "?" + node.textContent)); }"""
+        """async texts => {
+        const { formulas } = await import("/static/formula.js");
+        const drawn = node => node.querySelector(".katex") ? "F" : "?" + node.textContent;
+        const kind = node => typeof node === "string" ? node : drawn(node);
+        return texts.map(text => formulas(text).map(kind)); }""",
+        texts,
     )
     assert nodes == [
         ["costs $5 and $7"],
@@ -158,6 +162,7 @@ def test_formulas_and_prices(page: Any, viewer: Viewer) -> None:
         ["\\[x^2"],
         ["a ", "?$\\unknown{$", " b"],
         ["F", " then ", "F"],
+        [r"\boxed{}"],
     ]
 
 

@@ -14,8 +14,7 @@ let shown = 0;
 /** Show what the address asks for; a later call wins over an earlier one that is still being answered. */
 async function route() {
   const turn = ++shown;
-  const [page, search = ""] = location.hash.replace(/^#\//, "").split("?");
-  const query = Object.fromEntries(new URLSearchParams(search));
+  const { page, query } = address();
   const problem = document.getElementById("problem");
   try {
     const view = page === "run" ? await runView(query) : page === "sample" ? await sampleView(query) : await runsView();
@@ -30,6 +29,11 @@ async function route() {
     problem.textContent = error.message;
     problem.hidden = false;
   }
+}
+
+function address() {
+  const [page, search = ""] = location.hash.replace(/^#\//, "").split("?");
+  return { page, query: Object.fromEntries(new URLSearchParams(search)) };
 }
 
 function trail(page, query) {
@@ -83,7 +87,8 @@ async function runView(query) {
   const filters = keep(query);
   const [page, facets, all] = await Promise.all([
     ask("records", { ...filters, first, size: SIZE }), ask("facets", filters), ask("runs")]);
-  const go = (change) => { location.hash = link("run", { ...filters, ...change }); };
+  // The address, not this list, says what holds now: a second click may come before the first one is answered.
+  const go = (change) => { location.hash = link("run", { ...keep(address().query), ...change }); };
   const last = Math.min(first + page.rows.length, page.total);
   const turn = (to, text, disabled) =>
     element("button", { type: "button", disabled, onclick: () => go({ first: to || null }) }, text);
