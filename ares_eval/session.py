@@ -192,13 +192,14 @@ class Session:
     def metas(self) -> dict[str, results.TaskMeta]:
         """What the results need to know of each task."""
         metas = {}
-        named = tasks.suites(self.config.include_path).keys() & set(self.config.datasets.replace(" ", "").split(","))
+        asked = set(self.config.datasets.replace(" ", "").split(","))
+        named = {suite: held for suite, held in tasks.suites(self.config.include_path).items() if suite in asked}
         for name, task in self.whole.tasks.items():
             seen = self.whole.questions[name]
             groups = dict(Counter(s.group for s in self._samples(task))) if GROUP_METRICS & set(task.metrics) else {}
             metas[name] = results.TaskMeta(
                 name=name,
-                suites=tuple(sorted({*task.suites, "all"} & named)),
+                suites=tuple(sorted(suite for suite, held in named.items() if name in held)),
                 metrics=task.metrics,
                 questions=max(seen, task.size or 0),
                 draws=plan.draws(task, self.config),

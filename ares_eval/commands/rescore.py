@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"ares-eval rescore: {error}", file=sys.stderr)
             return 2
     questions = _questions(args.run)
-    verdicts = _verdicts(records, questions, args.workers)
+    verdicts = _officially(recorded.manifest, records, _verdicts(records, questions, args.workers))
     print(f"{len(records)} replies, verifier {VERIFIER_VERSION}")
     _print_flips(records, verdicts, args.show)
     _print_counts(records, verdicts)
@@ -91,6 +91,20 @@ def _verdicts(records: Sequence[Record], questions: dict[tuple[str, str], str], 
             for record in records
         ]
         return [future.result() for future in futures]
+
+
+def _officially(manifest: dict[str, Any], records: Sequence[Record], verdicts: Sequence[Verdict]) -> Sequence[Verdict]:
+    """The verdicts as the run scored: by the official scripts where it was asked to."""
+    from ares_eval.tasks import official
+
+    asked = {name: task.get("asked", {}).get("scoring", "") for name, task in manifest.get("tasks", {}).items()}
+    found = list(verdicts)
+    for number, (record, verdict) in enumerate(zip(records, verdicts, strict=True)):
+        kind, _, rule = asked.get(record.task, "").partition(":")
+        if kind == "official":
+            seed = f"{record.task}/{record.sample}/{record.draw}"
+            found[number] = official.decide(rule, record.text or "", verdict, record.reference, record.answer, seed)
+    return found
 
 
 def _questions(folder: Path) -> dict[tuple[str, str], str]:
