@@ -84,12 +84,14 @@ def _show(done: int, total: int) -> None:
 
 
 def _print(report: ScoringReport) -> None:
+    from ares_eval.analysis.scoring import SLACK
+
     print(f"{report.scored} replies scored, {report.kept} were scored before")
     for reason, count in sorted(report.skipped.items()):
         print(f"{count} not scored: {reason}")
     if report.logprob_difference is not None:
         print(f"log-probs differ from the recorded ones by {report.logprob_difference:.4f} nats (median)")
     if report.inside is not None:
-        print(f"{100 * report.inside:.2f} % of entropies lie within the recorded bounds")
+        print(f"{100 * report.inside:.2f} % of entropies lie within the recorded bounds, to {SLACK} nats")
     if report.suspicious:
         print("the scorer seems not to be the model that replied, or renders the questions otherwise", file=sys.stderr)
