@@ -117,6 +117,8 @@ class LmEvalSource:
     """The source behind the prefix; its children start when they are needed and end when they are idle."""
 
     _loader: Child | None = None
+    _broken: list[str] = field(default_factory=list)
+    """A line for each file that the folder which was looked into last has in vain."""
     _scorer: ScorerProcess = field(default_factory=ScorerProcess)
     # A child ends with the thread that started it: one thread talks to the loader, whoever asks.
     _thread: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "lm-eval-loader"))
@@ -136,7 +138,10 @@ class LmEvalSource:
         found = registry.expand(word, index)
         if not found:
             nearest = [PREFIX + one for one in registry.nearest(word, index)]
-            raise UnknownTask(name, nearest, cause=f"lm-eval {registry.version()} has no task {word!r}")
+            cause = f"lm-eval {registry.version()} has no task {word!r}"
+            if self._broken:
+                cause += f", and cannot read {self._broken[0]}"
+            raise UnknownTask(name, nearest, cause=cause)
         where = "" if folder is None else f"{folder}/"
         return [f"{PREFIX}{where}{one}" for one in found]
 
@@ -193,9 +198,11 @@ class LmEvalSource:
         if names is None:
             self._told({"op": "index", "folder": None, "file": str(path), "version": installed})
             names = registry.read(path, installed) or {}
+        self._broken = []
         if folder is not None:
             told = self._told({"op": "index", "folder": folder, "file": None, "version": installed})
             names = {**names, **msgspec.convert(told["names"], dict[str, Entry])}
+            self._broken = told["broken"]
         return names
 
     def _told(self, question: Json) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class AresLM(LM):  # type: ignore[misc]
             raise BadUse(f"transport={transport!r}: must be aiohttp or openai")
         self._model = plan.ModelIdentity(str(model), None if revision is None else str(revision))
         self._endpoint = Endpoint(
-            base_url.rstrip("/").removesuffix("/chat").removesuffix("/completions"), os.environ.get("OPENAI_API_KEY")
+            base_url.rstrip("/").removesuffix("/completions").removesuffix("/chat"), os.environ.get("OPENAI_API_KEY")
         )
         self._threads, self._max_retries, self._timeout = int(num_concurrent), int(max_retries), float(timeout)
         self._max_gen_toks, self._logprobs = max_gen_toks, int(logprobs)

@@ -32,7 +32,7 @@ def evaluate(
 ) -> dict[str, Json]:
     """lm-eval's results over ``replies``: (task, document) to the texts of all draws, ``draws`` of them in each task.
 
-    ``at`` is told what is scored next.
+    ``at`` is told what is scored next, and ("", -1) when only the summing up is left.
     """
     import lm_eval
     from lm_eval import evaluator_utils
@@ -47,6 +47,7 @@ def evaluate(
         scores[name], wrong = _score(loaded.leaves[name], docs, replies, draws[name], at)
         failed += [[name, doc, why] for doc, why in wrong.items()]
         kept[name] = [doc for doc in docs if doc not in wrong]
+    at("", -1)
     measured = {name: _Ids(docs) for name, docs in kept.items() if docs}
     if not measured:
         return {"results": {}, "groups": {}, "values": {}, "failed": failed}

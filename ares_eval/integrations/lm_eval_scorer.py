@@ -24,8 +24,10 @@ from ares_eval.types import Json, Record, Reply, Sample, Verdict
 SCORE_SECONDS = 60.0
 """For one reply: lm-eval's own scorers stop themselves after 5 s a comparison, and compare a few times."""
 LOAD_SECONDS = 600.0
-"""For the first answer of a child, which loads the task from what the loader left in the cache."""
+"""For loading a task anew, from what the loader left in the cache."""
 AGGREGATE_SECONDS = 1800.0
+SUMMING_UP: list[Json] = ["", -1]
+"""What the child says it is at when every reply is scored."""
 LOST = 5
 """Questions that may end the process in a summary before it is given up."""
 
@@ -97,6 +99,8 @@ class LmEvalScorer:
         self._task = {"key": name, **asked}
         self._version = f"lm-eval {version}"
         self._process = process
+        self._broken: str | None = None
+        """Why the task cannot be loaded for scoring, once that was tried."""
 
     def submit(self, sample: Sample, draw: int, reply: Reply) -> Future[Score]:  # noqa: ARG002 - as Scorer has it
         """See Scorer."""
@@ -109,18 +113,29 @@ class LmEvalScorer:
     def _score(self, process: ScorerProcess, fields: Mapping[str, Json], text: str) -> Score:
         leaf = fields["lm_task"]
         question = {"op": "score", **self._task, "leaf": leaf, "doc": fields["doc_id"], "hash": fields["doc_hash"]}
-        seconds = SCORE_SECONDS if self._name in process.warm else LOAD_SECONDS
-        child = process.ready()
         try:
-            told = child.ask({**question, "text": text}, seconds)
+            child = self._opened(process)
+            told = child.ask({**question, "text": text}, SCORE_SECONDS)
         except ChildEnded as error:
             return Score(self._unverifiable("timeout" if error.timeout else "over_budget", str(error)))
-        process.warm.add(self._name)
+        except ScoringFailed as error:
+            return Score(self._unverifiable("unparsed", str(error)))
         if "error" in told:
-            if told["type"] == "Unsupported" or not process.warm:
-                raise ScoringFailed(f"{self._name}: {told['error']}")
             return Score(self._unverifiable("unparsed", f"{told['type']}: {told['error']}"))
         return Score(self._verdict(self._leaves[leaf], told["scores"]), {"lm_eval": _plain(told["scores"])})
+
+    def _opened(self, process: ScorerProcess) -> Child:
+        """The child with this task loaded. Raises ChildEnded, and ScoringFailed, at once where it failed before."""
+        if self._broken is not None:
+            raise ScoringFailed(self._broken)
+        child = process.ready()
+        if self._name not in process.warm:
+            told = child.ask({"op": "open", **self._task}, LOAD_SECONDS)
+            if "error" in told:
+                self._broken = f"{self._name}: its scorer cannot be loaded: {told['type']}: {told['error']}"
+                raise ScoringFailed(self._broken)
+            process.warm.add(self._name)
+        return child
 
     def _verdict(self, leaf: Leaf, scores: Scores) -> Verdict:
         """Right or wrong where the first metric of the first filter is 1 or 0; any other number is only a number."""
@@ -174,18 +189,18 @@ class LmEvalScorer:
             if not asked:
                 return {"results": {}, "groups": {}, "values": {}, "failed": stuck}
             at: list[Json] | None = None
-            child = process.ready()
             try:
+                child = self._opened(process)
                 for (leaf, doc), one in asked.items():
                     child.send({"op": "replies", "key": self._name, "leaf": leaf, "doc": doc, "texts": one})
                 named = [[*key, hashes[key]] for key in asked]
                 child.send({"op": "sum", **self._task, "hashes": named, "draws": draws})
-                told = child.receive(LOAD_SECONDS)
+                told = child.receive(LOAD_SECONDS)  # every document is looked up first
                 while "at" in told:
                     at = told["at"]
-                    told = child.receive(AGGREGATE_SECONDS if at == named[-1][:2] else SCORE_SECONDS)
+                    told = child.receive(AGGREGATE_SECONDS if at == SUMMING_UP else SCORE_SECONDS)
             except ChildEnded as error:
-                if at is None:
+                if at is None or at == SUMMING_UP:
                     raise ScoringFailed(f"{self._name}: lm-eval's scoring process ended: {error}") from None
                 stuck = [*stuck, [*at, str(error)]]
                 continue

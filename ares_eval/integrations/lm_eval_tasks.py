@@ -66,6 +66,19 @@ def index(folder: str | None) -> dict[str, Entry]:
     return names
 
 
+def broken(folder: str) -> list[str]:
+    """A line for each YAML file of a folder that cannot be read; lm-eval leaves them out without a word."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    lines = []
+    for path in sorted(Path(folder).glob("**/*.yaml")):
+        try:
+            load_yaml(path, resolve_func=False)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the file is what has to be mended
+            lines.append(f"{path}: {' '.join(str(error).split())[:300]}")
+    return lines
+
+
 def _members(config: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
     """Names in a group's list, however deep, and whether one of its members is not just a name."""
     found: list[str] = []

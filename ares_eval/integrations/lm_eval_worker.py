@@ -75,6 +75,7 @@ class Worker:
         self.operations: dict[str, Callable[..., None]] = {
             "index": self.index,
             "load": self.load,
+            "open": self.open,
             "score": self.score,
             "replies": self.keep,
             "sum": self.sum_up,
@@ -85,12 +86,17 @@ class Worker:
         names = lm_tasks.index(folder)
         if file is not None:
             write(Path(file), version, names)
-        self.say({"names": names if file is None else None})
+        self.say({"names": names if file is None else None, "broken": lm_tasks.broken(folder) if folder else []})
 
     def load(self, *, name: str, entries: dict[str, Json], limit: int | None, folder: str) -> None:
         """Write a task's questions to ``folder``; the answer says what the task is."""
         found = msgspec.convert(entries, dict[str, Entry])
         self.say(lm_tasks.write_questions(lm_tasks.load(name, found), limit, Path(folder)))
+
+    def open(self, *, key: str, name: str, entries: dict[str, Json]) -> None:
+        """Load a task for scoring, before any reply comes."""
+        self._task(key, name, entries)
+        self.say({"open": True})
 
     def score(
         self, *, key: str, name: str, entries: dict[str, Json], leaf: str, doc: int, hash: str, text: str
