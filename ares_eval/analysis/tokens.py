@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 BATCH_TOKENS = 500_000
 """Tokens of a batch: about 100 MB with their texts."""
 
+SCORED_ENOUGH = 0.95
+"""Share of the replies with recorded traces that must be scored before ``auto`` prefers scored entropies: a few that
+cannot be scored may be left out, but a scoring that was interrupted must not shrink the run."""
+
 PARTS = ("all", "think", "answer")
 """Which part of a reply is looked at."""
 
@@ -117,7 +121,19 @@ class TokenSource:
         self.run, self.draws, self.options = run, draws, options
         self._scored = scored_traces.read_index(run.folder) if options.estimate in ("auto", "exact") else {}
         self.notes: list[str] = []
+        if options.estimate == "auto" and self._scored:
+            self._weigh_scored()
         self._choose()
+
+    def _weigh_scored(self) -> None:
+        recorded = [record for record in self.draws.records if record.trace is not None]
+        known = (self._scored.get(scored_traces.key_of(record), ("",))[0] == record.key for record in recorded)
+        if (scored := sum(known)) < SCORED_ENOUGH * len(recorded):
+            self._scored = {}
+            self.notes.append(
+                f"{scored} of {len(recorded)} replies were scored by `ares-eval entropy`: too few, so the entropies "
+                "that the run recorded are used (--estimate exact uses those alone)"
+            )
 
     def _trace(self, record: Record) -> TokenTrace | None:
         if self._scored:

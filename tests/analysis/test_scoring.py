@@ -74,6 +74,20 @@ def test_scored_entropies_are_preferred_and_the_records_stay(tmp_path: Path) -> 
     assert seen.tokens is not None and seen.tokens.hwe.tolist() == [0]
 
 
+def test_an_interrupted_scoring_does_not_shrink_the_run(tmp_path: Path) -> None:
+    replies = [Reply(sample, entropy=[0.5] * 6) for sample in ("a", "odd")]
+    run = run_of(tmp_path / "run", replies)
+    score_run(run, Constant())
+    seen = observe(run, Options(tokens=TokenOptions(tau_value=1.0), answers=False), study=False)
+    assert seen.tokens is not None
+    assert (seen.tokens.estimate, seen.tokens.hwe.tolist()) == ("low", [0, 0])
+    assert "1 of 2 replies were scored" in seen.notes[0]
+    exact = Options(tokens=TokenOptions(tau_value=1.0, estimate="exact"), answers=False)
+    seen = observe(run, exact, study=False)
+    assert seen.tokens is not None
+    np.testing.assert_array_equal(seen.tokens.hwe, [3, np.nan])
+
+
 def test_scores_of_a_reply_that_was_replaced_do_not_count(tmp_path: Path) -> None:
     import dataclasses
 
