@@ -56,7 +56,7 @@ def locked(folder: Path, program: str, before: str = "") -> str:
         from pathlib import Path
         from ares_eval.integrations import vlmeval_locks as locks
         {before}
-        own, outside, victim, secret = {str(own)!r}, {str(folder / "outside")!r}, {str(folder / "victim")!r}, {str(folder / "secret")!r}
+        own, outside, victim, secret = {[str(folder / name) for name in ("own", "outside", "victim", "secret")]}
         roots = [Path(sys.prefix), Path(sys.base_prefix), Path("/usr"), Path("/lib"), Path("/lib64")]
         print(locks.lock(Path(own), roots, memory_bytes=2 << 30, cpu_seconds=60))
     """

@@ -33,10 +33,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(folder: Path, url: str, datasets: str, *more: str) -> int:
-    return cli.main(
-        ["--model-name", "m", "--openai-base-url", url, "--openai-api-key", KEY, "--datasets", datasets, "--quiet"]
-        + ["--json", "--dataset-dir", str(folder / "tables"), "--output-dir", str(folder / "runs"), *more]
-    )
+    flags = {
+        "--model-name": "m",
+        "--openai-base-url": url,
+        "--openai-api-key": KEY,
+        "--datasets": datasets,
+        "--dataset-dir": str(folder / "tables"),
+        "--output-dir": str(folder / "runs"),
+    }
+    return cli.main([*(word for pair in flags.items() for word in pair), "--quiet", "--json", *more])
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
