@@ -26,6 +26,9 @@ LAYOUTS = [
     ("mathvision", "hub_mathvision"),
     ("logicvista", "hub_logicvista"),
     ("dynamath", "hub_dynamath"),
+    ("wemath", "hub_wemath"),
+    ("olympiadbench_text", "hub_olympiadbench_text"),
+    ("bbh", "hub_bbh"),
 ]
 
 
