@@ -94,6 +94,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     run_name: str | None = None
     fresh: bool = False
     export: tuple[Literal["lm-eval", "vlmeval", "inspect"], ...] = ()
+    tracker: Literal["wandb", "mlflow", "trackio", "tensorboard"] | None = None
     dry_run: bool = False
     input_price: Amount | None = None
     output_price: Amount | None = None

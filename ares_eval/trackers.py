@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ares_eval.analysis.bootstrap import Estimated
-from ares_eval.analysis.summary import Analysis, TaskAnalysis
-from ares_eval.records import Run
+from ares_eval.analysis.summary import Analysis, TaskAnalysis, analyse
+from ares_eval.records import Run, RunError, load_run
 from ares_eval.types import Json
 
 TRACKERS = ("wandb", "mlflow", "trackio", "tensorboard")
@@ -43,6 +43,23 @@ def log_run(tracker: str, run: Run, results: Mapping[str, Json], analysis: Analy
         return _LOGGERS[tracker](module, logged)
     except Exception as error:  # each tracker has its own errors; none of them is the run's
         raise TrackerUnavailable(f"{tracker} did not take the run: {type(error).__name__}: {error}") from error
+
+
+def log_folder(tracker: str, folder: Path) -> str:
+    """The same for a run's folder, with its analysis. Raises TrackerUnavailable, records.RunError."""
+    run = load_run(folder)
+    if run.results is None:
+        raise TrackerUnavailable(f"{folder} has no results.json: the run is not finished")
+    try:
+        analysis = analyse(run)
+    except RunError:  # nothing was measured: the counts are logged all the same
+        analysis = None
+    return log_run(tracker, run, run.results, analysis)
+
+
+def check(tracker: str) -> None:
+    """Raise TrackerUnavailable where the tracker's package is not installed."""
+    _module(tracker)
 
 
 def figures(results: Mapping[str, Json], analysis: Analysis | None = None) -> dict[str, float]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from ares_eval.types import Json
@@ -103,6 +104,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["lm-eval", "vlmeval", "inspect"],
         help="also write the result files of another harness: lm-eval, vlmeval (VLMEvalKit), inspect",
     )
+    flag(
+        "--tracker",
+        choices=["wandb", "mlflow", "trackio", "tensorboard"],
+        help="log the run's figures to this tracker when it is done",
+    )
     flag("--config", metavar="FILE", help="a YAML file with these settings; flags win")
     flag("--dry-run", action="store_true", help="count requests, pictures and tokens; send nothing")
     flag("--input-price", metavar="USD", type=float, help="price of a million prompt tokens, for --dry-run")
@@ -169,6 +175,8 @@ def _evaluate(config: Any) -> int:
         else:
             shown.note(line)
 
+    if config.tracker is not None and not _tracker_is_there(config.tracker):
+        return 2
     try:
         if config.dry_run:
             from ares_eval import dry_run
@@ -195,8 +203,32 @@ def _evaluate(config: Any) -> int:
         return 130
     for form in config.export:
         _export(form, done.folder)
+    if config.tracker is not None:
+        _track(config.tracker, done.folder, warn)
     _show(done.results, done, config)
     return done.exit_code
+
+
+def _tracker_is_there(tracker: str) -> bool:
+    """Asked before the run: nobody should learn after hours that a package is missing."""
+    from ares_eval import trackers
+
+    try:
+        trackers.check(tracker)
+    except trackers.TrackerUnavailable as error:
+        print(f"ares-eval: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _track(tracker: str, folder: Any, warn: Callable[[str], None]) -> None:
+    """A tracker that refuses does not undo the run: `ares-eval report --tracker` logs it later."""
+    from ares_eval import trackers
+
+    try:
+        warn(trackers.log_folder(tracker, folder))
+    except trackers.TrackerUnavailable as error:
+        warn(f"{error}; `ares-eval report {folder} --tracker {tracker}` tries again")
 
 
 def _export(form: str, folder: Any) -> None:

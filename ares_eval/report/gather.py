@@ -128,13 +128,15 @@ def _unfinished(run: Run) -> dict[str, Json]:
     draws: Counter[str] = Counter()
     for record in run.records():
         draws[record.task] = max(draws[record.task], record.draw + 1)
+    # A manifest names every suite that holds a task; a run has those that were asked for.
+    asked = set(str((run.manifest.get("settings") or {}).get("datasets", "")).split(","))
     metas = {}
     for name in {*tasks, *draws}:
         task = tasks.get(name, {})
         k, planned = draws[name] or 1, task.get("planned")
         metas[name] = run_results.TaskMeta(
             name,
-            suites=tuple(task.get("suites", ())),
+            suites=tuple(suite for suite in task.get("suites", ()) if suite in asked),
             metrics=tuple(metric for metric in task.get("metrics", ()) if metric in run_results.METRICS),
             questions=planned // k if planned else None,
             draws=k,

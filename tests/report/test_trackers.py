@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ares_eval import report, trackers
+from ares_eval import cli, report, trackers
 from ares_eval.records import Run
 from tests.report.planted import QUESTIONS, planted_run
 
@@ -117,3 +117,25 @@ def test_refusal_of_a_tracker_is_said(run: Run, monkeypatch: pytest.MonkeyPatch)
 def test_unknown_tracker(run: Run) -> None:
     with pytest.raises(trackers.TrackerUnavailable, match="tensorboard"):
         logged(run, "comet")
+
+
+def test_run_flag_asks_for_the_package_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    words = ["--model-name", "m", "--openai-base-url", "http://127.0.0.1:9/v1", "--datasets", "smoke_text"]
+    assert cli.main([*words, "--tracker", "wandb"]) == 2
+    assert "pip install wandb" in capsys.readouterr().err
+
+
+def test_run_logs_itself_when_done(
+    start_loopback: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = Recorder("wandb")
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    words = ["--model-name", "m", "--openai-base-url", start_loopback().url, "--datasets", "smoke_text", "--limit", "4"]
+    folders = ["--output-dir", str(tmp_path / "runs"), "--cache-dir", str(tmp_path / "cache"), "--quiet"]
+    assert cli.main([*words, *folders, "--tracker", "wandb"]) == 0
+    assert module.numbers["smoke_text/n"] == 4
+    assert module.begun["config"]["model_name"] == "m"
+    assert module.finished
