@@ -24,18 +24,14 @@ from dataclasses import dataclass, field, replace
 
 from ares_eval.inference import failures, likelihood, parameters, wire
 from ares_eval.inference.cache import Cache
+from ares_eval.inference.exchange import FAULTS, Refused, exchange
 from ares_eval.inference.limits import Limits, Start
-from ares_eval.inference.logprobs import MissingLogprobs
 from ares_eval.inference.retry import Health, backoff
-from ares_eval.inference.stream import SseReply
-from ares_eval.inference.transport import HttpAnswer, Transport, TransportError
+from ares_eval.inference.transport import Transport
 from ares_eval.types import Failure, PictureError, Reply, Request, Sampling
 
 ENCODERS = 2
 """Threads that encode pictures: Pillow lets go of the interpreter's lock, so this many cores can work."""
-
-LARGE_BODY = 100_000
-"""Bytes from which a reply is decoded in a thread, so that the loop goes on sending meanwhile."""
 
 POLL = 0.05
 """Seconds between two looks at requests that another process is asking."""
@@ -67,17 +63,6 @@ class EngineStatus:
     sent: int = 0
     answered: int = 0
     from_cache: int = 0
-
-
-class _Refused(Exception):
-    """An answer of another status than 200."""
-
-    def __init__(self, answer: HttpAnswer) -> None:
-        super().__init__(f"HTTP {answer.status}")
-        self.answer = answer
-
-
-_FAULTS = (_Refused, TransportError, wire.Malformed, wire.EmptyReply, wire.ServerSaidError, MissingLogprobs)
 
 
 @dataclass(slots=True)
@@ -361,9 +346,19 @@ class Engine:
         self.status.sent += 1
         holding = True
         try:
-            reply = await self._ask(job)
-        except _FAULTS as error:
-            problem = error.answer if isinstance(error, _Refused) else error
+            reply = await exchange(
+                self._transport,
+                self.model,
+                job.request,
+                job.sampling,
+                job.sent_with,
+                job.urls,
+                vocabulary=self.vocabulary,
+                deadline=job.deadline,
+                decoders=self._workers,
+            )
+        except FAULTS as error:
+            problem = error.answer if isinstance(error, Refused) else error
             fault = failures.classify(problem, secrets=self._options.secrets)
             now = self._loop.time()
             self._health.note(False)
@@ -391,37 +386,6 @@ class Engine:
         for _ in range(permits):
             self._limits.release()
         self._pump()
-
-    async def _ask(self, job: _Job) -> Reply:
-        sampling, request = job.sampling, job.request
-        if likely := request.ask == "likelihood":
-            body = likelihood.encode_request(self.model, request.messages)
-        else:
-            body = wire.encode_request(self.model, request.messages, sampling, job.sent_with, job.urls)
-        assert job.deadline is not None
-        try:
-            async with asyncio.timeout_at(job.deadline):
-                if likely:
-                    answer = await self._transport.post_completion(body)
-                elif sampling.stream:
-                    collected = SseReply(logprobs=sampling.logprobs, vocabulary=self.vocabulary)
-                    answer = await self._transport.stream_chat(body, collected.feed)
-                    if answer.status == 200 and not answer.body:
-                        return collected.reply()
-                else:
-                    answer = await self._transport.post_chat(body)
-        except TimeoutError as error:
-            raise TransportError("timeout", f"no answer within {self._options.total:.0f} s in all") from error
-        if answer.status != 200:
-            raise _Refused(answer)
-        if len(answer.body) < LARGE_BODY:
-            return self._decode(answer, request)
-        return await self._loop.run_in_executor(self._workers, self._decode, answer, request)
-
-    def _decode(self, answer: HttpAnswer, request: Request) -> Reply:
-        if request.ask == "likelihood":
-            return likelihood.decode_reply(answer.body, request.messages)
-        return wire.decode_reply(answer.body, logprobs=request.sampling.logprobs, vocabulary=self.vocabulary)
 
     def _after_fault(self, job: _Job, fault: failures.Fault) -> None:
         """Adapt, retry or give up."""
