@@ -1,7 +1,8 @@
 """`python -m benchmarks.recorded [NAME ...] --data DIR`: our verdicts beside those of the benchmarks' own graders.
 
 The loopback server plays back real models' recorded replies, `ares-eval` asks and judges as ever, and every verdict is
-set beside the recorded one. A recorded verdict is another grader's opinion: a disagreement is something to look at, so
+set beside the recorded one. Replies to questions whose pictures are not here are judged without asking, also by the
+benchmark's official rule. A recorded verdict is another grader's opinion: a disagreement is something to look at, so
 all of them are written to ``--out`` with both extractions and our method. DIR holds ``recorded/`` and ``benchmarks/``.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 
 from benchmarks import measure
 from benchmarks.__main__ import program
+from benchmarks.recorded_direct import DIRECT, dynamath_tables, judged
 from benchmarks.workloads import PICTURES_UNTOUCHED
 from tests import loopback
 from tests.loopback.recorded import rows_of
@@ -49,7 +51,7 @@ PLAYBACKS = (
 def main() -> int:
     """Play back, compare, print; 1 where a run failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recorded", description=__doc__.splitlines()[0])
-    names = [playback.task for playback in PLAYBACKS]
+    names = [*(playback.task for playback in PLAYBACKS), *DIRECT]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(names)}; default: all")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--out", type=Path, help="file for all disagreements, as JSON lines")
@@ -59,7 +61,10 @@ def main() -> int:
     if not (arguments.data / "recorded").is_dir():
         parser.error(f"no recorded replies at {arguments.data / 'recorded'}; give --data")
     failed, disagreements = False, []
-    print(f"{'recorded replies':38} {'judged':>6} {'agree':>6} {'only we':>8} {'only they':>9} {'open':>5} {'none':>5}")
+    print(
+        f"{'recorded replies':38} {'judged':>6} {'agree':>6} {'only we':>8} {'only they':>9} {'open':>5} {'none':>5} "
+        f"{'official agrees':>15}"
+    )
     for playback in PLAYBACKS:
         if arguments.names and playback.task not in arguments.names:
             continue
@@ -69,12 +74,23 @@ def main() -> int:
                 failed = failed or bool(error)
                 found = list(compare(playback, file, records))
             disagreements += report(f"{playback.task}/{file.stem}", found, error)
+    for task, items in DIRECT.items():
+        if not arguments.names or task in arguments.names:
+            by_run: dict[str, list[dict[str, Any]]] = {}
+            for each in judged(task, items(arguments.data)):
+                by_run.setdefault(each["run"], []).append(each)
+            for name, found in by_run.items():
+                disagreements += report(name, found, "")
     if arguments.out:
         arguments.out.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in disagreements))
     print(f"\n{len(disagreements)} disagreements" + (f", all in {arguments.out}" if arguments.out else ""))
     causes = collections.Counter(cause(each) for each in disagreements)
     for (run, ours, theirs), number in sorted(causes.items()):
         print(f"  {number:>4}  {run:38} ours: {ours:32} theirs: {theirs}")
+    if not arguments.names:
+        print("\nDynaMath's published verdicts: average and worst case by our metrics, and by the tables' own counts")
+        for model, *values in dynamath_tables(arguments.data):
+            print(f"  {model:30} " + "  ".join(f"{100 * value:6.2f}" for value in values))
     return 1 if failed else 0
 
 
@@ -155,16 +171,22 @@ def cause(each: dict[str, Any]) -> tuple[str, str, str]:
 
 def report(name: str, found: list[dict[str, Any]], error: str) -> list[dict[str, Any]]:
     """Print a line; the disagreements are returned."""
-    judged = [each for each in found if each["theirs"] is not None and each["ours"] is not None]
-    counts = collections.Counter((each["ours"], each["theirs"]) for each in judged)
+    known = [each for each in found if each["theirs"] is not None and each["ours"] is not None]
+    counts = collections.Counter((each["ours"], each["theirs"]) for each in known)
     agree = counts["correct", True] + counts["incorrect", False]
     undecided = counts["unverifiable", True] + counts["unverifiable", False]
+    by_rule = [(each["official"] == "correct") == each["theirs"] for each in known if each.get("official")]
     print(
-        f"{name:38} {len(judged):>6} {agree:>6} {counts['correct', False]:>8} {counts['incorrect', True]:>9} "
-        f"{undecided:>5} {len(found) - len(judged):>5}  {error}",
+        f"{name:38} {len(known):>6} {agree:>6} {counts['correct', False]:>8} {counts['incorrect', True]:>9} "
+        f"{undecided:>5} {len(found) - len(known):>5} "
+        f"{f'{sum(by_rule)}/{len(by_rule)}' if by_rule else '':>15}  {error}",
         flush=True,
     )
-    return [each for each in judged if (each["ours"] == "correct") != each["theirs"]]
+    if found and not known:
+        pairs = collections.Counter((each["ours"], each.get("official")) for each in found)
+        told = ", ".join(f"{ours}/{rule}: {number}" for (ours, rule), number in sorted(pairs.items(), key=str))
+        print(f"{'':38} nothing recorded; ours/official rule: {told}")
+    return [each for each in known if (each["ours"] == "correct") != each["theirs"]]
 
 
 if __name__ == "__main__":

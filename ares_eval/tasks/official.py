@@ -274,21 +274,28 @@ def _short_answer(text: str) -> str | None:
 
 def _olympiadbench(answered: Answered) -> tuple[bool, str]:
     """OpenBMB/OlympiadBench, auto_scoring_judge.py: a number is also right as a hundredth or hundredfold of itself."""
-    stated = answered.stated
-    if answered.spec.type == "number":
-        tolerance = float(answered.spec.policy.get("tolerance", 1e-8)) * 1.01
-        try:
-            value, wanted = float(stated.strip(" $%")), float(answered.references[0].strip(" $%"))
-        except ValueError:
-            return answered.verdict.value == "correct", stated
-        return any(abs(wanted * scale - value) <= tolerance for scale in (0.01, 1, 100)), stated
-    return answered.verdict.value == "correct", stated
+    stated, tolerance = answered.stated, float(answered.spec.policy.get("tolerance", 1e-8)) * 1.01
+    if answered.spec.type not in ("number", "list"):
+        return answered.verdict.value == "correct", stated
+    try:
+        values = [float(part.strip(" $%")) for part in stated.split(",")]
+        wanted = [float(part.strip(" $%")) for part in answered.references[0].split(",")]
+    except ValueError:
+        return answered.verdict.value == "correct", stated
+    for number in wanted:
+        near = [v for v in values if any(abs(number * scale - v) <= tolerance for scale in (0.01, 1, 100))]
+        if not near:
+            return False, stated
+        values.remove(near[0])
+    return not values, stated
 
 
 def _bbh(answered: Answered) -> tuple[bool, str]:
     """suzgunmirac/BIG-Bench-Hard: what follows the last "the answer is", without its full stop, equal to the target."""
     tail = re.split(r"\b[Tt]he answer is", answered.text)
-    prediction = (tail[-1].split("\n")[0] if len(tail) > 1 else answered.stated).strip().rstrip(".").strip()
+    boxed = answered.verdict.method.startswith("box")
+    said = tail[-1].split("\n")[0] if len(tail) > 1 else answered.verdict.extracted if boxed else answered.text
+    prediction = (said or "").strip().rstrip(".").strip()
     return prediction in answered.references, prediction
 
 

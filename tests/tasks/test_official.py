@@ -140,12 +140,17 @@ def test_olympiadbench_takes_a_percentage_for_its_number() -> None:
     assert decide("olympiadbench", "\\boxed{25}", "0.25", spec).value == "correct"
     assert decide("olympiadbench", "\\boxed{26}", "0.25", spec).value == "incorrect"
     assert decide("olympiadbench", "\\boxed{\\frac14}", "0.25", spec).value == "correct"
+    several = AnswerSpec("list", {"tolerance": 0.01})
+    assert decide("olympiadbench", "\\boxed{5.234, 0.3}", "0.303, 5.233", several).value == "correct"
+    assert decide("olympiadbench", "\\boxed{5.234, 0.3}", "0.303, 5.233, 1", several).value == "incorrect"
 
 
 def test_bbh_and_bbeh_compare_texts() -> None:
     text = AnswerSpec("text", {"closed": True})
     assert decide("bbh", "So the answer is ) ) >.", ") ) >", text).value == "correct"
     assert decide("bbh", "So the answer is Yes, it does.", "Yes", AnswerSpec("yesno")).value == "incorrect"
+    assert decide("bbh", "(B)", "(B)", AnswerSpec("choice", choices=("x", "y"))).value == "correct"
+    assert decide("bbh", "Hence \\boxed{(B)}.", "(B)", AnswerSpec("choice", choices=("x", "y"))).value == "correct"
     assert decide("bbeh", "The answer is: (a)", "A", text).value == "correct"
     assert decide("bbeh", "The answer is: 4.0", "4", AnswerSpec("number")).value == "correct"
     assert decide("bbeh", "The answer is: [1,2]", "1, 2", text).value == "correct"
