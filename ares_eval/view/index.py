@@ -24,7 +24,7 @@ from ares_eval.types import Record, TraceRef, Usage
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION = 1
+VERSION = 2
 FOLDER = ".view"
 SHORT = 200
 """Characters of an answer or a reference that are kept for lists and search."""
@@ -107,6 +107,7 @@ def make_tokens(run: Run, files: Files) -> Files:
             "sample": [r.sample for r in draws.records],
             "draw": [r.draw for r in draws.records],
         }
+        columns["estimate"] = [figures.estimate] * len(draws)
         columns |= {"trace_tokens" if name == "tokens" else name: getattr(figures, name) for name in names}
         _write(path, columns)
     return replace(files, tokens=path)

@@ -117,9 +117,9 @@ class Queries:
         return found
 
     def place(self, files: Files, task: str, sample: str, draw: int) -> Json | None:
-        """Where a record stands (offset, length), what the index knows of it, and its tau; None where there is none."""
+        """What the index has of a record: its place (offset, length), its tau, the estimate that tau is of; else None."""
         source, values = _source(files, Filters({}))
-        extra = "t.tau, t.hwe" if files.tokens else "NULL AS tau, NULL AS hwe"
+        extra = "t.tau, t.estimate" if files.tokens else "NULL AS tau, NULL AS estimate"
         text = f"SELECT r.*, {extra} FROM {source} WHERE r.task = ? AND r.sample = ? AND r.draw = ?"
         rows = self._rows(text, [*values, task, sample, draw])
         return rows[0] if rows else None

@@ -27,9 +27,9 @@ MOST_TOKENS = 100_000
 """Of a reply; what is longer is cut, and the page says so."""
 
 
-def shown(run: Run, record: Record, tau: float | None, options: TokenOptions) -> Json:
-    """The record as JSON. ``tau``: the run's threshold for it; without it no window is marked."""
-    trace = _trace(run, record)
+def shown(run: Run, record: Record, tau: float | None, estimate: str | None, options: TokenOptions) -> Json:
+    """The record as JSON. ``tau``: the run's threshold for it, of that ``estimate``; without it no window is marked."""
+    trace = _trace(run, record, estimate)
     text, reasoning = record.text or "", record.reasoning
     return {
         "task": record.task,
@@ -53,7 +53,7 @@ def shown(run: Run, record: Record, tau: float | None, options: TokenOptions) ->
         "status": record.status,
         "marked": _marked(record),
         "verdict": None if record.verdict is None else msgspec.to_builtins(record.verdict),
-        "trace": None if trace is None else _shown_trace(trace, record, tau, options),
+        "trace": None if trace is None else _shown_trace(trace, record, tau, estimate, options),
     }
 
 
@@ -94,20 +94,20 @@ def stages(record: Record, asked: str, verifier: Any) -> Json:
     }
 
 
-def _trace(run: Run, record: Record) -> TokenTrace | None:
-    """The exact trace where a scorer made one, else the recorded one."""
-    index = scored_traces.read_index(run.folder)
+def _trace(run: Run, record: Record, estimate: str | None) -> TokenTrace | None:
+    """The exact trace where a scorer made one and the run's figures rest on it, else the recorded one."""
+    index = scored_traces.read_index(run.folder) if estimate in (None, entropies.EXACT) else {}
     found = scored_traces.scored_trace(run, index, record) if index else None
     return found if found is not None else run.trace(record)
 
 
-def _shown_trace(trace: TokenTrace, record: Record, tau: float | None, options: TokenOptions) -> Json:
+def _shown_trace(
+    trace: TokenTrace, record: Record, tau: float | None, estimate: str | None, options: TokenOptions
+) -> Json:
     """Per token the numbers of the trace, in nats; windows as [first, stop, confirmed]."""
     count = min(len(trace.tokens) - trace.end, MOST_TOKENS)
     tokens = trace.tokens[:count]
-    name = options.estimate
-    if name == "auto":
-        name = "exact" if trace.estimator == entropies.EXACT else "low"
+    name = estimate or ("exact" if trace.estimator == entropies.EXACT else "low")
     try:
         values = entropies.estimate(trace, name)[:count]
     except entropies.NoEstimate:
@@ -117,7 +117,8 @@ def _shown_trace(trace: TokenTrace, record: Record, tau: float | None, options: 
     triggers = trigger_tokens((tokens,), read_words(DEFAULT_LIST))
     windows: list[list[object]] = []
     positions = None
-    if tau is not None and count:
+    # A threshold of one estimate says nothing of another's values.
+    if tau is not None and count and estimate in (None, name):
         import numpy as np
 
         found = hwe(batch, np.array([tau]), w=options.window, count=options.count, triggers=triggers)

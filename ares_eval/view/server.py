@@ -207,7 +207,9 @@ class _Views:
         def work() -> Json:
             run, files, place, key = self._place(request)
             record = index.read_record(run.folder, place["offset"], place["length"])
-            shown: dict[str, Json] = sample.shown(run, record, place["tau"], index.token_options(run))
+            shown: dict[str, Json] = sample.shown(
+                run, record, place["tau"], place["estimate"], index.token_options(run)
+            )
             messages = sample.prompt(run.folder, self.queries.prompt(files, key[0], key[1]))
             draws = self.queries.draws(files, key[0], key[1])
             return {
