@@ -3,8 +3,8 @@
 Where DIR has rows of a benchmark (its authors' files, or the hub's form of them) those are run, else rows that the
 tests make in the hub's columns, over the hub's protocol. The loopback model knows every reference and says it back in a
 box, so a reference that our own scoring does not call right shows here. Questions of one text that only their pictures
-tell apart are answered alike: they count as `alike`, not as faults. Pictures that DIR does not have (MathVista, CharXiv)
-are blanks of their size.
+tell apart are answered alike: they count as `alike`, not as faults. Pictures that DIR does not have (MathVista's and
+CharXiv's) are blanks of their size.
 """
 
 from __future__ import annotations
@@ -175,9 +175,9 @@ def asked(
         "--cache-dir", folder / "cache", *words, *(["--limit", limit] if limit else []),
     ]  # fmt: skip
     cost = measure.run(command, environment={**os.environ, **environment}, limit=1800)
-    (file,) = [*(folder / "runs").rglob("results.json")] or [None]
+    files = list((folder / "runs").rglob("results.json"))
     error = "" if cost.code == 0 else f"exit code {cost.code}: {cost.errors[-800:]}"
-    return (json.loads(file.read_text()) if file is not None else {"tasks": {}}), error
+    return (json.loads(files[0].read_text()) if files else {"tasks": {}}), error
 
 
 def lines_of(found: dict[str, Any], alike: Mapping[str, int], kind: str, data: Path | None) -> list[Line]:

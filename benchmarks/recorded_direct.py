@@ -155,7 +155,7 @@ def dynamath_tables(data: Path) -> Iterator[tuple[str, float, float, float, floa
 
     for file in sorted((data / "recorded" / "dynamath").glob("*.csv")):
         with file.open(newline="", encoding="utf-8-sig") as lines:
-            rows = [row for row in csv.reader(lines) if row and row[0].strip().isdigit()]
+            rows = [row for row in csv.reader(lines) if row and row[0].lstrip("Q").isdigit()]
         records = [
             Record(
                 task="t",

@@ -98,7 +98,9 @@ def mathverse_options(doc: Doc) -> list[str]:
 
 
 def mathverse_answer(doc: Doc) -> str:
-    """The answer without what some free-form ones say before it: ``Area $=113.1 \\mathrm{~cm}^{2}$``."""
+    """The answer: letters separated by commas; free-form ones without a head such as ``Area $=113.1 \\mathrm{~cm}$``."""
+    if doc["question_type"] == "multi-choice":
+        return ", ".join(str(doc["answer"]).split())
     return re.sub(r"^\s*[A-Za-z][A-Za-z ]*\$\s*=", "$", str(doc["answer"]).strip())
 
 
