@@ -117,7 +117,7 @@ class Queries:
         return found
 
     def place(self, files: Files, task: str, sample: str, draw: int) -> Json | None:
-        """What the index has of a record: its place (offset, length), its tau, the estimate that tau is of; else None."""
+        """What the index has of a record: place (offset, length), tau, the estimate that tau is of; else None."""
         source, values = _source(files, Filters({}))
         extra = "t.tau, t.estimate" if files.tokens else "NULL AS tau, NULL AS estimate"
         text = f"SELECT r.*, {extra} FROM {source} WHERE r.task = ? AND r.sample = ? AND r.draw = ?"

@@ -16,16 +16,19 @@ async function route() {
   const turn = ++shown;
   const { page, query } = address();
   const problem = document.getElementById("problem");
+  main.setAttribute("aria-busy", "true");
   try {
     const view = page === "run" ? await runView(query) : page === "sample" ? await sampleView(query) : await runsView();
     if (turn !== shown) return;
     problem.hidden = true;
     trail(page, query);
     main.replaceChildren(...view);
+    main.removeAttribute("aria-busy");
     main.dataset.shown = location.hash;
     if (page !== "run") window.scrollTo(0, 0);
   } catch (error) {
     if (turn !== shown) return;
+    main.removeAttribute("aria-busy");
     problem.textContent = error.message;
     problem.hidden = false;
   }
