@@ -229,8 +229,9 @@ class Verdict:
     """Whether an answer is right, and how that was decided.
 
     ``reason`` (for unverifiable, and for incorrect without an answer): no_answer, ambiguous, unparsed, over_budget,
-    timeout, needs_judge. ``method``: extraction rule and comparator, e.g. ``box>number:exact``. ``extracted`` and
-    ``span``: the answer and its character range in the response. ``normalised``: (answer, reference) as compared.
+    timeout, needs_judge, graded (a task's own scorer gave a number). ``method``: extraction rule and comparator, e.g.
+    ``box>number:exact``. ``extracted`` and ``span``: the answer and its character range in the response.
+    ``normalised``: (answer, reference) as compared.
     """
 
     value: VerdictValue

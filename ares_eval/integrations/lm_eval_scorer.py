@@ -19,7 +19,7 @@ import msgspec
 from ares_eval.analysis.statistics import from_sums
 from ares_eval.integrations.lm_eval_process import Child, ChildEnded
 from ares_eval.tasks.scoring import Score, ScoringFailed, Summary
-from ares_eval.types import Json, Record, Reply, Sample, Verdict
+from ares_eval.types import Json, Record, Reply, Sample, Verdict, VerdictValue
 
 SCORE_SECONDS = 60.0
 """For one reply: lm-eval's own scorers stop themselves after 5 s a comparison, and compare a few times."""
@@ -122,7 +122,8 @@ class LmEvalScorer:
             return Score(self._unverifiable("unparsed", str(error)))
         if "error" in told:
             return Score(self._unverifiable("unparsed", f"{told['type']}: {told['error']}"))
-        return Score(self._verdict(self._leaves[leaf], told["scores"]), {"lm_eval": _plain(told["scores"])})
+        verdict = self._verdict(self._leaves[leaf], told["scores"], told["answer"])
+        return Score(verdict, {"lm_eval": _plain(told["scores"])})
 
     def _opened(self, process: ScorerProcess) -> Child:
         """The child with this task loaded. Raises ChildEnded, and ScoringFailed, at once where it failed before."""
@@ -137,15 +138,17 @@ class LmEvalScorer:
             process.warm.add(self._name)
         return child
 
-    def _verdict(self, leaf: Leaf, scores: Scores) -> Verdict:
+    def _verdict(self, leaf: Leaf, scores: Scores, answered: str | None) -> Verdict:
         """Right or wrong where the first metric of the first filter is 1 or 0; any other number is only a number."""
         name, metrics = next(iter(scores.items()), ("none", {}))
         metric = leaf.metric if leaf.metric in metrics else next(iter(metrics), None)
         value = metrics.get(metric) if metric is not None else None
         method = f"{metric},{name}"
-        if value in (0, 1) and leaf.higher.get(metric or "", True) is not False:
-            return Verdict("correct" if value == 1 else "incorrect", method, type="lm-eval", version=self._version)
-        return Verdict("unverifiable", method, reason="graded", type="lm-eval", version=self._version)
+        right: VerdictValue = "correct" if value == 1 else "incorrect"
+        reason = None
+        if value not in (0, 1) or leaf.higher.get(metric or "", True) is False:
+            right, reason = "unverifiable", "graded"
+        return Verdict(right, method, reason, extracted=answered, type="lm-eval", version=self._version)
 
     def _unverifiable(self, reason: str, why: str) -> Verdict:
         return Verdict("unverifiable", why[:300], reason=reason, type="lm-eval", version=self._version)

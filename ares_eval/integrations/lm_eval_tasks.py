@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import random
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +31,10 @@ KINDS: Mapping[str, Literal["task", "class", "group", "tag"]] = {
     "TAG": "tag",
 }
 """lm-eval's words for the kinds of names, and ours."""
+
+
+_ADDRESS = re.compile(rb" at 0x[0-9a-f]+")
+"""What Python's words for a function say of where it lies, which changes from start to start."""
 
 
 class Unsupported(Exception):
@@ -180,25 +185,29 @@ class Leaf:
         if self._checked[doc] != digest:
             raise Unsupported(f"document {doc} of {self.name} is another one than was asked about: its data changed")
 
-    def score(self, doc: int, digest: str, texts: list[str]) -> dict[str, dict[str, Json]]:
-        """Metrics by filter of one question's replies, as if there were no other question."""
+    def score(self, doc: int, digest: str, texts: list[str]) -> tuple[dict[str, dict[str, Json]], str | None]:
+        """Metrics by filter of one question's replies, as if there were no other question; and the answer that the
+        first filter made of them, where it is a text."""
         self.check(doc, digest)
         document = self.docs[doc]
         instances = self.instances(document, doc, len(texts))
         answer(instances, texts)
         self.chance.set()
         scores: dict[str, dict[str, Json]] = {}
+        answered: str | None = None
         problem: Exception | None = None
         for pipeline in self.task._filters:
             try:
                 pipeline.apply(instances)
                 filtered = [one.filtered_resps[pipeline.name] for one in instances]
                 scores[pipeline.name] = self.task.process_results(document, filtered)
+                if len(scores) == 1 and isinstance(filtered[0], str):
+                    answered = filtered[0][:1000]
             except Exception as error:  # noqa: BLE001 - a pipeline that wants several draws cannot judge one
                 problem = problem or error
         if problem is not None and not scores:
             raise problem
-        return scores
+        return scores, answered
 
     def instances(self, document: Any, doc: int, draws: int) -> list[Any]:
         """What lm-eval would ask about a document, without the prompts."""
@@ -259,7 +268,7 @@ def write_questions(loaded: Loaded, limit: int | None, folder: Path) -> dict[str
                 "config": leaf.task.dump_config(),
             }
     return {
-        "leaves": msgspec.to_builtins(leaves, enc_hook=_named),
+        "leaves": msgspec.json.decode(_ADDRESS.sub(b"", msgspec.json.encode(leaves, enc_hook=_named))),
         "groups": {name: _group(group) for name, group in loaded.groups.items()},
         "pictures": pictures,
         "data": everything.hexdigest(),

@@ -103,7 +103,8 @@ class Worker:
     ) -> None:
         """Score one reply as if it were the only one."""
         task = self._task(key, name, entries)
-        self.say({"scores": task.leaves[leaf].score(doc, hash, [text])})
+        scores, answered = task.leaves[leaf].score(doc, hash, [text])
+        self.say({"scores": scores, "answer": answered})
 
     def keep(self, *, key: str, leaf: str, doc: int, texts: list[str]) -> None:
         """Take the replies to one question, for ``sum``; not answered."""

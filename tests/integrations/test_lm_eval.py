@@ -199,6 +199,24 @@ def test_what_cannot_be_run_says_so_in_a_line(folder: Path, tmp_path: Path) -> N
 
 
 @needs_lm_eval
+def test_a_task_is_the_same_in_every_process(folder: Path) -> None:
+    """Else no run would ever be resumed."""
+    (folder / "prompt.py").write_text(
+        "from functools import partial\n"
+        "def ask(doc, mark): return doc['question'] + mark\n"
+        "marked = partial(ask, mark='!')\n"
+    )
+    text = (folder / "hostile.yaml").read_text().replace('"{{question}}"', "!function prompt.marked")
+    (folder / "marked.yaml").write_text(text)
+    first, second = (lm_eval.LmEvalSource().load(f"lm:{folder}/marked.yaml") for _ in range(2))
+    assert first.fingerprint == second.fingerprint
+    assert first.dataset_digest == second.dataset_digest
+    assert list(first.samples()) == list(second.samples())
+    (folder / "marked.yaml").write_text(text.replace("until: []", "until: [x]"))
+    assert lm_eval.LmEvalSource().load(f"lm:{folder}/marked.yaml").fingerprint != first.fingerprint
+
+
+@needs_lm_eval
 def test_scorers_that_hang_fail_or_die_cost_their_question(
     folder: Path, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
