@@ -98,7 +98,7 @@ def mathverse_options(doc: Doc) -> list[str]:
 
 
 def mathverse_answer(doc: Doc) -> str:
-    """The answer: letters separated by commas; free-form ones without a head such as ``Area $=113.1 \\mathrm{~cm}$``."""
+    """The answer: letters separated by commas; free-form ones without a head such as ``Area $=113.1$``."""
     if doc["question_type"] == "multi-choice":
         return ", ".join(str(doc["answer"]).split())
     return re.sub(r"^\s*[A-Za-z][A-Za-z ]*\$\s*=", "$", str(doc["answer"]).strip())
