@@ -62,6 +62,8 @@ _TAG = re.compile(
     r"<(answer|final_answer|final|result)>(.*?)(?:</\1>|\Z)|<\|begin_of_box\|>(.*?)(?:<\|end_of_box\|>|\Z)", re.I | re.S
 )
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(\S[^\n]*)", re.M)
+MAX_HASHES = 80
+"""Characters after ``####`` that may be an answer; a longer line, or one with text below it, is a Markdown heading."""
 _JSON_FIELD = re.compile(
     r"[\"'](?:final[_ ]?|short[_ ]?)?(?:answer|result|choice|option)[\"']\s*:\s*"
     r"(\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|\[[^\]\n]*\]|[^,}\n]+)",
@@ -129,7 +131,8 @@ def _explicit(response: str, start: int, end: int) -> Iterator[Candidate]:
                 yield Candidate(match[group], match.start(group), "tag", True)
     if "####" in response:
         for match in list(_HASHES.finditer(response, start, end))[-1:]:
-            yield Candidate(match[1], match.start(1), "hashes", True)
+            if len(match[1]) <= MAX_HASHES and not response[match.end() : end].strip():
+                yield Candidate(match[1], match.start(1), "hashes", True)
     if "{" in response and ("answer" in response or "Answer" in response):
         for match in list(_JSON_FIELD.finditer(response, start, end))[-1:]:
             quoted = match[1][:1] in "\"'"

@@ -25,6 +25,7 @@ from ares_eval.verify.decision import Algebra, Decision, Outcome
 from ares_eval.verify.extract import Candidate, answer_range, bold, candidates, has_answer_part
 from ares_eval.verify.quantity import parse_quantity, quantities_in
 from ares_eval.verify.reading import formula_readings, number_readings
+from ares_eval.verify.sentences import answering_sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +103,20 @@ def judge(response: str, references: tuple[str, ...], spec: AnswerSpec, question
         return _text(response, references, policy, kind, guessed, question)
     if kind == "number" and question and re.search(r"percent|%|\bshare\b", question):
         policy.setdefault("percent", True)
-    return _maths(response, references, policy, kind, guessed)
+    return _maths(response, references, policy, kind, guessed, question)
 
 
-def _maths(response: str, references: tuple[str, ...], policy: dict[str, Any], kind: str, guessed: bool) -> Judgement:
+def _maths(
+    response: str, references: tuple[str, ...], policy: dict[str, Any], kind: str, guessed: bool, question: str | None
+) -> Judgement:
     compare = _COMPARATORS[kind]
-    for place in _readings(response, kind, policy):
+    for place in _readings(response, kind, policy, question):
         outcomes = tuple(compare(place.text, reference, policy) for reference in references)
         return Judgement(kind, guessed, outcomes, (place,) * len(outcomes))
     return Judgement(kind, guessed, (Decision(False, kind, "no_answer"),), (None,))
 
 
-def _readings(response: str, kind: str, policy: dict[str, Any]) -> Iterator[Candidate]:
+def _readings(response: str, kind: str, policy: dict[str, Any], question: str | None) -> Iterator[Candidate]:
     several = kind in ("list", "structured", "multipart")
     places = candidates(response)
     if policy.get("form") == "answer-only" and not any(p.exact for p in places):
@@ -130,6 +133,9 @@ def _readings(response: str, kind: str, policy: dict[str, Any]) -> Iterator[Cand
             text = emphasised.pop()
             yield Candidate(text, response.find(text, area[0]), "bold", False)
             return
+        sentence = answering_sentence(response[area[0] : area[1]], question)
+        if sentence is not None:
+            places.insert(0, Candidate(sentence, response.find(sentence, area[0]), "last-line", False))
     for place in places:
         yield from number_readings(place) if kind == "number" else formula_readings(place, response, several)
 

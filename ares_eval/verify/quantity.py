@@ -75,6 +75,9 @@ _WORDS = {
     )
 } | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90, "hundred": 100}
 
+COUNTED_WORDS = tuple(word for word, number in _WORDS.items() if number <= 20)
+"""Number words that stand for a small count."""
+
 
 def plain_integer(text: str) -> Fraction | None:
     """The commonest case, without any normalisation: digits with an optional sign and decimals."""

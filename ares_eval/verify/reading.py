@@ -15,6 +15,7 @@ from ares_eval.verify.extract import Candidate, bold, clause_end, neighbouring_b
 from ares_eval.verify.normalise import trimmed
 from ares_eval.verify.prose import is_prose
 from ares_eval.verify.quantity import parse_quantity, quantities_in
+from ares_eval.verify.sentences import counted, stated_numbers
 
 _MATHS = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$((?:[^$\\]|\\.)+?)\$", re.S)
 _LEADING_TEXT = re.compile(r"^\s*\\(?:text|mathrm|textbf)\s*\{[^{}]*?(?:is|are|=|:|be|to)\s*\}\s*")
@@ -68,6 +69,9 @@ def number_readings(candidate: Candidate) -> Iterator[Candidate]:
         return
     if parse_quantity(cleaned) is not None:
         yield _at(candidate, cleaned)
+        return
+    if last and (count := counted(text)) is not None:
+        yield _at(candidate, count)
         return
     for part in bold(text)[:: -1 if last else 1]:
         if (found := _first_number(part, last)) is not None:
@@ -131,7 +135,7 @@ def _first_number(text: str, last: bool) -> str | None:
         after = quantities_in(text.rsplit("=", 1)[1])
         if after:
             return after[0]
-    numbers = quantities_in(text)
+    numbers = stated_numbers(text) if last else quantities_in(text)
     return numbers[-1 if last else 0] if numbers else None
 
 

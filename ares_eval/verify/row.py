@@ -38,6 +38,8 @@ def pair_of(row: Mapping[str, Any]) -> Pair:
         policy["form"] = str(row["form"])
     if kind == "choice" and row.get("answer_type") in ("text", "integer", "float"):
         policy["reference"] = "text"
+    if kind == "number" and row.get("answer_type") == "integer":
+        policy["percent"] = True  # whoever is asked for an integer means it as written, with or without the sign
     question = row.get("question")
     choices = tuple(map(str, row.get("choices") or ()))
     return Pair(str(row["response"]), references, AnswerSpec(kind, policy, choices), question and str(question))

@@ -255,3 +255,25 @@ def test_guessed_types_are_marked(verifier: Verifier, reference: str, choices: t
 def test_a_short_sentence_is_no_formula(response: str, reference: str) -> None:
     with Verifier(workers=1) as verifier:
         assert verifier.verify(response, reference, AnswerSpec("number")).value == "correct"
+
+
+SENTENCES = [
+    ("There are 4 boxes heavier than 30 kg.", "How many boxes are heavier than 30 kg?", "4", RIGHT),
+    ("After removing all red cubes, there are five cubes left on the shelf.", "How many cubes are left?", "5", RIGHT),
+    ("So, there are two bars with values lower than 0.", "How many bars have values lower than 0?", "0", WRONG),
+    ("The tower's height is 52 m.\n\n17 men built it in 1901.", "What is the tower's height?", "52", RIGHT),
+    ("It rose most between 1990 and 1995.", "When did it rise most?", "1995", WRONG),
+    ("There are 12 of them in 3 boxes, so 36 altogether.", "How many are there in 3 boxes?", "36", RIGHT),
+    ("There are 12 in total.", "How many eggs are there?", "12", RIGHT),
+    ("A dozen is 12.", None, "12", RIGHT),
+    ("about 5", None, "5", RIGHT),
+    ("x is 5 so y is 7", "What is y?", "7", RIGHT),
+    ("There is one teacher for every 20 pupils, so 1/20 of them teach", "What is the ratio?", "1", WRONG),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("response", "question", "reference", "value"), SENTENCES)
+def test_number_stated_by_a_sentence(
+    verifier: Verifier, response: str, question: str | None, reference: str, value: str
+) -> None:
+    assert verifier.verify(response, reference, AnswerSpec("number"), question=question).value == value

@@ -53,6 +53,28 @@ CASES = [
     (r"\boxed{A. B}", "A", ("B", "A", "C"), RIGHT),
     ("False.", "B", (), RIGHT),
     ("False.", "A", (), WRONG),
+    # letters in LaTeX of every kind
+    (r"Answer: \( B \)", "B", SIZES, RIGHT),
+    (r"Answer: \(B\)", "B", SIZES, RIGHT),
+    (r"Answer: $\text{D}$", "D", SIZES, RIGHT),
+    (r"Answer: \(\textbf{C}\)", "C", SIZES, RIGHT),
+    ("So\n\\[\n\\text{Answer: C}\n\\]", "C", SIZES, RIGHT),
+    # a Markdown heading is no answer
+    ("#### D. Weigh the pets\nThe second one is heavier.\n\nAnswer: B", "B", PETS, RIGHT),
+    ("They bark.\n#### B", "B", PETS, RIGHT),
+    # the pronoun is neither a letter nor a numeral
+    ("I'm sorry, I can't help with that.", "B", ("II", "I", "IV"), WRONG),
+    ("I am sorry, but I cannot assist with this picture.", "A", ("Type I fuse", "Type II fuse"), WRONG),
+    # none of the options, or a letter that no option has
+    ("Both are dull, so the answer is (none of the above).", "A", ("dull (A) thing", "shiny"), WRONG),
+    ("The answer is (G) parrot.", "A", PETS, WRONG),
+    # a list of options is no answer; what is said before it is
+    ("The answer is (D).\n\nTo summarise, all the answers:\nA. 17\nC. a bird\nD. cow", "D", PETS, RIGHT),
+    ("Choose the correct letter:\n(A) cat\n(B) dog\n(C) horse\n(D) cow", "A", PETS, OPEN),
+    ("(B) (C) (D)", "D", (), WRONG),
+    (r"\boxed{\frac{1}{4}(xy-y^2)}", "B", ("x", r"$\frac{1}{4}y^2$", "y"), WRONG),
+    ("(a) First the weight is found, then the height of", "A", PETS, OPEN),
+    ("(b)", "B", PETS, RIGHT),
 ]
 
 

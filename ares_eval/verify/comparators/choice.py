@@ -47,10 +47,18 @@ _HEAD = re.compile(
     r"(?:[(\[（{<]\s*([A-Za-z])\s*[)\]）}>]|([A-Z])\s*(?:[).:：,、\]]|-|$)|([A-Z])(?=\s)|([a-z])\s*[).]?\s*$)",
     re.I,
 )
+_DELIMITERS = re.compile(r"\$|\\[()\[\]]")
 _LABELLED = re.compile(r"^(?:\(\s*([A-Z])\s*\)|([A-Z])[.:)])(?=\s|$)")
 """A letter marked as a label: it is one even where an option's text is a letter, too."""
+_LABELS = re.compile(r"\(?[A-Z][.:)](?:[\s,]*\(?[A-Z][.:)])+[\s,]*")
+"""Nothing but labels: the bare list of the options."""
+_NONE = re.compile(
+    r"^\W*(?:none|neither)(?:\s+(?:of|option|choice|is|are|correct|apply|applies|match(?:es)?)\b.{0,60})?\W*$|"
+    r"^\W*not\s+(?:listed|given|provided|available|among|one of|in the)\b",
+    re.I,
+)
 _ARTICLE_FOLLOWERS = re.compile(r"\s+(?:is|because|since|as|and|or|was|matches|\d|\$|\(|->|=|-)")
-_PAREN_LETTER = re.compile(r"(?<![\w\\])\(\s*([A-Z])\s*\)(?!\s*\()")
+_PAREN_LETTER = re.compile(r"(?<![\w\\])\(\s*([A-Z])\s*\)(?!\s*\((?!\s*[A-Z]\s*\)))")
 _NAMED_LETTER = re.compile(
     r"\b(?:option|choice|answer|statement|alternative|figure|set|box|选项)\s*[(\[\"'*]*([A-Z])\b(?!')", re.I
 )
@@ -149,7 +157,10 @@ def chosen(
     closing = [c for c in ranked if c.rule in ("whole", "last-line", "first-line")]
     stated = [c for c in ranked if c not in closing]
     exact = [c for c in stated if c.exact]
-    cues = [*cue_candidates(response, *area), *_choice_cues(response, *area)]
+    cues = [
+        *(cue for cue in cue_candidates(response, *area) if not _opens_list(response, cue.start)),
+        *_choice_cues(response, *area),
+    ]
     stated = [c for c in stated if not c.exact and exact] + exact + sorted(cues, key=lambda c: c.start, reverse=True)
     if multi and (all_boxes := boxes(response, *area)) and len(all_boxes) > 1:
         each = [read_choice(box.text, options, True) or frozenset() for box in all_boxes]
@@ -169,6 +180,14 @@ def chosen(
     return _from_prose(response, area, options, closing, question)
 
 
+_LIST = re.compile(r"\(?([A-Z])[.:)](?:[^\n]{0,300}\n\s*[*-]{0,2}\s*\(?(?!\1)[A-Z][.:)]\s)", re.S)
+
+
+def _opens_list(response: str, start: int) -> bool:
+    """Whether what stands after a heading is a list of several options or answers, one a line."""
+    return response[:start].rstrip(" *_-").endswith("\n") and _LIST.match(response, start) is not None
+
+
 def _choice_cues(response: str, start: int, end: int) -> list[Candidate]:
     found = []
     for match in _CUES.finditer(response, start, end):
@@ -185,7 +204,9 @@ def read_choice(text: str, options: Options, exact: bool) -> frozenset[str] | No
     if verbatim := named_verbatim(text, options):
         return verbatim
     if "\\" in text or not text.isascii():
-        text = unwrap(ascii_maths(text)).replace("$", " ")
+        text = _DELIMITERS.sub(" ", unwrap(ascii_maths(text)))
+    if text.count("}") > text.count("{"):
+        text = text.rstrip("} .")
     text = trimmed(text)
     text = trimmed(text.replace("*", "").replace("$", " ") if len(text) < 6 else text.replace("*", ""))
     if not text:
@@ -199,6 +220,8 @@ def read_choice(text: str, options: Options, exact: bool) -> frozenset[str] | No
         and (text.isupper() or exact or len(options.texts) == 0 or text in "abcdefgh")
     ):
         return frozenset(text.upper())
+    if _LABELS.fullmatch(text):
+        return None
     labelled = _LABELLED.match(text)
     if labelled and (labelled[1] or labelled[2]) in letters and not _SEVERAL.match(text):
         return frozenset(labelled[1] or labelled[2])
@@ -224,6 +247,10 @@ def read_choice(text: str, options: Options, exact: bool) -> frozenset[str] | No
     values = valued(text, options)
     if values and (len(set(values)) == 1 or "=" in text):
         return frozenset(values[-1])
+    if options.texts and (
+        _NONE.match(text) or ((outside := _LABELLED.match(text)) and not set(outside[0]) & set(letters))
+    ):
+        return frozenset()
     bare = bare_maths(text)
     if options.texts and parse_quantity(bare) is not None:
         return frozenset()
@@ -256,11 +283,15 @@ def _head(text: str, letters: str, options: Options) -> frozenset[str] | None:
             return None
     if match[2] and match[2].islower():
         return None
+    rest = text[match.end() :].strip()
+    if match[1] and match[1].islower() and rest and named_exactly(rest, options) != frozenset(letter):
+        return None
     return frozenset(letter)
 
 
 _STRICT_HEAD = re.compile(
-    r"^[\s*>#_-]*(?:\(\s*([A-Z])\s*\)|\*\*\(?([A-Z])\)?[.:)]?\*\*|([A-Z])\s*[.):](?!\w)|([A-Z])\s*$)", re.M
+    r"^[\s*>#_-]*(?:\d{1,2}[.)]\s+(?=\(?[A-Z]\)))?(?:\(\s*([A-Z])\s*\)|\*\*\(?([A-Z])\)?[.:)]?\*\*|([A-Z])\s*[.):](?!\w)|([A-Z])\s*$)",
+    re.M,
 )
 _TAIL_LETTER = re.compile(r"(?:\bis|\bbe|:|=)\s*[*\"(]*([B-HJ-Z])[)*\"]*\s*\.?\s*$")
 

@@ -121,11 +121,23 @@ def _by_value(text: str, options: Options) -> list[int]:
     return found
 
 
+_PRONOUN = re.compile(
+    r"\bI(?=['’](?:m|d|ve|ll)\b|\s+(?:am|was|have|had|do|did|don['’]t|didn['’]t|can|can['’]t|cannot|could|couldn['’]t|will|won['’]t|"
+    r"would|should|must|may|might|think|believe|see|need|know|assume|find|found|choose|chose|hope|used|got|get|"
+    r"understand|apologi[sz]e|conclude|just|also|now|still)\b)"
+)
+
+
+def without_pronoun(text: str) -> str:
+    """The text without the pronoun I, which is neither a letter nor a Roman numeral."""
+    return _PRONOUN.sub(" ", text) if "I" in text else text
+
+
 def mentioned(text: str, options: Options) -> list[tuple[int, str]]:
     """(position, letter) of options whose words occur in a text and are not negated there; the longest text wins."""
     if options.labels_only or not options.texts:
         return []
-    words = " " + words_key(text, articles=True) + " "
+    words = " " + words_key(without_pronoun(text), articles=True) + " "
     taken: list[tuple[int, int]] = []
     found: list[tuple[int, str]] = []
     for index in sorted(range(len(options.words)), key=lambda i: -len(options.words[i])):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from ares_eval.verify.comparators.options import LETTERS, Options
+from ares_eval.verify.comparators.options import LETTERS, Options, without_pronoun
 from ares_eval.verify.comparators.yesno import polarity
 from ares_eval.verify.normalise import words_key
 
@@ -146,7 +146,7 @@ def told_apart(sentence: str, options: Options) -> frozenset[str]:
     """The option all of whose own words (those no other option has) a sentence uses, where only one is."""
     if options.labels_only or len(options.texts) < 2:
         return frozenset()
-    said = words_key(sentence, articles=True).split()
+    said = words_key(without_pronoun(sentence), articles=True).split()
     if any(word in _NEGATIONS for word in said):
         return frozenset()
     spoken = {_stem(word) for word in said}
