@@ -26,6 +26,7 @@ from typing import IO, Any
 
 from ares_eval.integrations import vlmeval_light as light
 from ares_eval.integrations import vlmeval_locks as locks
+from ares_eval.integrations import vlmeval_stand_ins as stand_ins
 from ares_eval.integrations import vlmeval_verdicts as verdicts
 
 API_FAILURE = "Failed to obtain answer via API"
@@ -234,7 +235,7 @@ class _Model:
 
     def generate(self, message: Any, **_: Any) -> str:
         """The reply to a prompt (text, or a list of pieces without pictures)."""
-        row = getattr(light.current, "row", None)
+        row = getattr(stand_ins.current, "row", None)
         pieces = [message] if isinstance(message, str) else message
         texts = [piece if isinstance(piece, str) else piece.get("value") for piece in pieces]
         reply = None
