@@ -21,6 +21,12 @@ def judged(
 CASES = [
     ("B", "B", PETS, RIGHT),
     ("(b)", "B", PETS, RIGHT),
+    # the only letter of a closing sentence, where options are pictures
+    ("The new bench stands in region B.", "B", ("A", "B", "C"), RIGHT),
+    ("Wheel C turns fastest of all.", "B", (), WRONG),
+    ("A bench stands in region C.", "C", ("A", "B", "C"), RIGHT),
+    ("A bench can be built from it.", "A", (), OPEN),
+    ("Wheel A turns faster than wheel B.", "A", (), OPEN),
     ("**B**", "B", PETS, RIGHT),
     ("B. dog", "B", PETS, RIGHT),
     (r"$\boxed{\text{(B)}}$", "B", PETS, RIGHT),
@@ -72,9 +78,15 @@ CASES = [
     ("The answer is (D).\n\nTo summarise, all the answers:\nA. 17\nC. a bird\nD. cow", "D", PETS, RIGHT),
     ("Choose the correct letter:\n(A) cat\n(B) dog\n(C) horse\n(D) cow", "A", PETS, OPEN),
     ("(B) (C) (D)", "D", (), WRONG),
-    (r"\boxed{\frac{1}{4}(xy-y^2)}", "B", ("x", r"$\frac{1}{4}y^2$", "y"), WRONG),
+    (r"\boxed{\frac{1}{4}(xa-a^2)}", "B", ("x", r"$\frac{1}{4}a^2$", "y"), WRONG),
     ("(a) First the weight is found, then the height of", "A", PETS, OPEN),
     ("(b)", "B", PETS, RIGHT),
+    # the only letter of a closing sentence, where options are pictures
+    ("The new bench stands in region B.", "B", ("A", "B", "C"), RIGHT),
+    ("Wheel C turns fastest of all.", "B", (), WRONG),
+    ("A bench stands in region C.", "C", ("A", "B", "C"), RIGHT),
+    ("A bench can be built from it.", "A", (), OPEN),
+    ("Wheel A turns faster than wheel B.", "A", (), OPEN),
 ]
 
 

@@ -8,7 +8,8 @@ explicit answer that cannot be any option.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from ares_eval.verify.comparators.options import (
@@ -20,6 +21,7 @@ from ares_eval.verify.comparators.options import (
     named_verbatim,
     options_of,
     valued,
+    without_pronoun,
 )
 from ares_eval.verify.comparators.statement import answered_by, told_apart
 from ares_eval.verify.comparators.yesno import polarity
@@ -35,6 +37,7 @@ from ares_eval.verify.extract import (
     refuses,
 )
 from ares_eval.verify.normalise import ascii_maths, bare_maths, trimmed, unwrap
+from ares_eval.verify.prose import is_prose
 from ares_eval.verify.quantity import parse_quantity
 
 _L = r"(?:\(\s*([A-Z])\s*\)|\[([A-Z])\]|([A-Z])(?![A-Za-z']))"
@@ -52,6 +55,8 @@ _LABELLED = re.compile(r"^(?:\(\s*([A-Z])\s*\)|([A-Z])[.:)])(?=\s|$)")
 """A letter marked as a label: it is one even where an option's text is a letter, too."""
 _LABELS = re.compile(r"\(?[A-Z][.:)](?:[\s,]*\(?[A-Z][.:)])+[\s,]*")
 """Nothing but labels: the bare list of the options."""
+_OPERATORS = re.compile(r"\^|\(.*[-+].*\)")
+"""Signs of a formula: a number in it is not its value."""
 _NONE = re.compile(
     r"^\W*(?:none|neither)(?:\s+(?:of|option|choice|is|are|correct|apply|applies|match(?:es)?)\b.{0,60})?\W*$|"
     r"^\W*not\s+(?:listed|given|provided|available|among|one of|in the)\b",
@@ -114,6 +119,8 @@ def _is_polar(options: Options) -> bool:
     return len(options.texts) == 2 and {polarity(text) for text in options.texts} == {True, False}
 
 
+MAX_LONE = 160
+"""Characters of a sentence whose only letter may be the answer."""
 MAX_READ = 3000
 """Characters of a stretch of prose in which options are looked for."""
 _DENIED = re.compile(r"\b(?:answer|option|choice)\s+is\s+(?:definitely |clearly )?not\s+[(*]*([A-Z])\b")
@@ -157,17 +164,13 @@ def chosen(
     closing = [c for c in ranked if c.rule in ("whole", "last-line", "first-line")]
     stated = [c for c in ranked if c not in closing]
     exact = [c for c in stated if c.exact]
-    cues = [
-        *(cue for cue in cue_candidates(response, *area) if not _opens_list(response, cue.start)),
-        *_choice_cues(response, *area),
-    ]
-    stated = [c for c in stated if not c.exact and exact] + exact + sorted(cues, key=lambda c: c.start, reverse=True)
+    firm = [c for c in stated if not c.exact and exact] + exact
     if multi and (all_boxes := boxes(response, *area)) and len(all_boxes) > 1:
         each = [read_choice(box.text, options, True) or frozenset() for box in all_boxes]
         if all(each):
             return frozenset[str]().union(*each), all_boxes[-1]
     refused: Candidate | None = None
-    for place in stated:
+    for place in chain(firm, _cues(response, area)):
         letters = read_choice(place.text, options, place.exact)
         if letters is not None and (letters or refused is None):
             if letters:
@@ -175,9 +178,16 @@ def chosen(
             refused = refused or place
     if refused is not None:
         return frozenset(), refused
-    if any(c.exact for c in stated):
-        return None, stated[0]
+    if exact:
+        return None, firm[0]
     return _from_prose(response, area, options, closing, question)
+
+
+def _cues(response: str, area: tuple[int, int]) -> Iterator[Candidate]:
+    """Cue phrases, the last one first; looked for only when nothing firmer was read."""
+    cues = [cue for cue in cue_candidates(response, *area) if not _opens_list(response, cue.start)]
+    cues += _choice_cues(response, *area)
+    yield from sorted(cues, key=lambda c: c.start, reverse=True)
 
 
 _LIST = re.compile(r"\(?([A-Z])[.:)](?:[^\n]{0,300}\n\s*[*-]{0,2}\s*\(?(?!\1)[A-Z][.:)]\s)", re.S)
@@ -244,7 +254,7 @@ def read_choice(text: str, options: Options, exact: bool) -> frozenset[str] | No
         first = mentioned(text, options)[0]
         if first[0] == 0:
             return frozenset(first[1])
-    values = valued(text, options)
+    values = [] if exact and _OPERATORS.search(text) and not is_prose(text) else valued(text, options)
     if values and (len(set(values)) == 1 or "=" in text):
         return frozenset(values[-1])
     if options.texts and (
@@ -339,9 +349,28 @@ def _from_prose(
             if meant := answered_by(sentence, question, options):
                 return meant, place
     for place in closing:
+        if meant := _lone_letter(_sentences(place.text)[-1], options):
+            return meant, place
+    for place in closing:
         if meant := told_apart(_sentences(place.text)[-1], options):
             return meant, place
     return None, whole
+
+
+_LONE_LETTER = re.compile(r"(?<=[a-z\"'] )[\"'(]?\b([A-Z])\b(?!['’\w]|\s*[-+=*/^<>])")
+_LONE_LETTERS = re.compile(r"(?<![\w$\\])[A-Z](?![\w$])")
+
+
+def _lone_letter(sentence: str, options: Options) -> frozenset[str]:
+    """The only letter that a sentence names ("region B"), where options are pictures or unknown."""
+    if (options.texts and not options.labels_only) or len(sentence) > MAX_LONE:
+        return frozenset()
+    sentence = re.sub(r"^\W*A(?= [a-z])", "", without_pronoun(sentence))
+    found = set(_LONE_LETTERS.findall(sentence))
+    match = _LONE_LETTER.search(sentence)
+    if len(found) != 1 or match is None or match[1] not in options.letters or _NEGATED_TAIL.search(sentence):
+        return frozenset()
+    return frozenset(match[1])
 
 
 def _sentences(line: str) -> list[str]:
