@@ -135,6 +135,9 @@ def test_hostile_texts_are_only_texts(page: Any, viewer: Viewer) -> None:
     page.locator(".stages dl").wait_for()
     body = page.locator("body").inner_text()
     assert body.count(HOSTILE) >= 3
+    assert "null" not in body
+    # The command that KaTeX refuses stands on one line like the rest.
+    assert page.locator(".plain .formula .mord").first.bounding_box()["height"] < 40
     assert page.locator("main img, main script").count() == 0
     assert page.locator("main a[href^='javascript']").count() == 0
     assert "owned" not in page.title()

@@ -59,7 +59,7 @@ function picture(run, key, digest) {
 
 /** Text with its formulas; very long ones as they are. */
 function text(content) {
-  return element("div", { class: "text" }, content.length > LONG ? [content] : formulas(content));
+  return element("div", { class: "said" }, content.length > LONG ? [content] : formulas(content));
 }
 
 function reply(run, key, record) {
@@ -92,7 +92,7 @@ function marked(content, span) {
   if (!span || content.length > LONG) return text(content);
   const inside = content.slice(span[0], span[1]);
   // A formula that the mark would cut in two is better left whole: the mark goes around pieces of plain text only.
-  return element("div", { class: "text" }, formulas(content.slice(0, span[0])), element("mark", { class: "answer" }, inside), formulas(content.slice(span[1])));
+  return element("div", { class: "said" }, formulas(content.slice(0, span[0])), element("mark", { class: "answer" }, inside), formulas(content.slice(span[1])));
 }
 
 function judged(run, key, record) {

@@ -32,7 +32,7 @@ export function strip(trace, state) {
     overview.mark(i);
   };
 
-  const area = element("div", { class: "tokens text", tabindex: "0", role: "group", "aria-label": "Tokens of the reply",
+  const area = element("div", { class: "tokens said", tabindex: "0", role: "group", "aria-label": "Tokens of the reply",
     onpointerover: (event) => { const i = place(event.target); if (i !== null) choose(i); },
     onclick: (event) => { const i = place(event.target); if (i !== null) choose(i); },
     onkeydown: (event) => {

@@ -22,7 +22,7 @@ async function route() {
     if (turn !== shown) return;
     problem.hidden = true;
     trail(page, query);
-    main.replaceChildren(...view);
+    main.replaceChildren(...view.filter(Boolean));
     main.removeAttribute("aria-busy");
     main.dataset.shown = location.hash;
     if (page !== "run") window.scrollTo(0, 0);
@@ -158,8 +158,8 @@ function records(page, query, first, go) {
     element("td", {}, row.tier ?? "", row.level !== null && row.level !== row.tier ? element("small", {}, `level ${row.level}`) : null),
     element("td", {}, verdict(row.verdict), row.reason ? element("small", {}, row.reason.replaceAll("_", " ")) : null),
     query.with ? element("td", {}, verdict(row.other)) : null,
-    element("td", { class: "text" }, row.answer ?? ""),
-    element("td", { class: "text" }, row.reference ?? ""),
+    element("td", { class: "said" }, row.answer ?? ""),
+    element("td", { class: "said" }, row.reference ?? ""),
     element("td", { class: "number" }, number(row.tokens), row.truncated ? element("small", {}, "cut") : null),
     page.hwe === "ready" ? [element("td", { class: "number" }, number(row.hwe)), element("td", { class: "number" }, number(row.mean, 2))] : null));
   return element("div", { class: "scroll" }, element("table", { id: "records" },
