@@ -226,14 +226,13 @@ def locations(definition: Definition) -> Mapping[str, str]:
     if definition.shipped:
         return {"shipped": str(definition.file.parent)}
     if definition.native is not None:
-        places["native"] = f"DIR/{definition.name}/" + ", ".join(
-            p for ps in definition.native.files.values() for p in ps
-        )
+        folders = " or ".join(f"DIR/{folder}/" for folder in definition.folders)
+        places["native"] = f"{folders}: " + ", ".join(p for ps in definition.native.files.values() for p in ps)
     if definition.hub is not None:
         places["hub-folder"] = f"DIR/hub_{definition.name}/ or DIR/{definition.name}/hub_{definition.name}*/"
-        places["hub"] = (
-            f"{definition.hub.path} (config {definition.hub.config or 'default'}, revision {definition.hub.revision})"
-        )
+        hub = definition.hub
+        configs = f"{len(hub.configs)} configs" if hub.configs else f"config {hub.config or 'default'}"
+        places["hub"] = f"{hub.path} ({configs}, revision {hub.revision})"
     if definition.tsv is not None:
         places["tsv"] = f"DIR/{definition.tsv.name}.tsv"
     return places

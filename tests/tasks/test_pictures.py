@@ -7,8 +7,10 @@ import hashlib
 import io
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -336,3 +338,21 @@ def test_resizing_the_same_picture_twice_gives_the_same_bytes(monkeypatch: pytes
     one = prepare(picture(data), SMALL).content()
     monkeypatch.setattr(pictures, "_MEMO", Memo(0))
     assert prepare(picture(data), SMALL).content() == one == sent(data)[1]
+
+
+def test_what_is_not_kept_is_made_once_for_those_who_wait_and_then_again() -> None:
+    memo, made, waiting = Memo(1000), [], threading.Event()
+
+    def make() -> str:
+        waiting.wait(5)
+        made.append(1)
+        return "text"
+
+    with ThreadPoolExecutor(8) as threads:
+        futures = [threads.submit(memo.get, "a", make, keep=False) for _ in range(8)]
+        time.sleep(0.05)
+        waiting.set()
+        assert [future.result() for future in futures] == ["text"] * 8
+    assert len(made) == 1
+    assert memo.get("a", make, keep=False) == "text"
+    assert len(made) == 2
