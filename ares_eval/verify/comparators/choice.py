@@ -34,6 +34,7 @@ from ares_eval.verify.extract import (
     candidates,
     clause_end,
     cue_candidates,
+    first_of,
     refuses,
 )
 from ares_eval.verify.normalise import ascii_maths, bare_maths, trimmed, unwrap
@@ -75,6 +76,10 @@ _CUES = re.compile(
     r"|\b(?:choose|select|pick|go with|going with|chose)\s+(?:option|choice|answer|letter)?\s*[(\[*\"']*([A-Z])\b(?!')"
     r"|\b(?:matches|corresponds? to|match|matching|which is|belongs to)"
     r"\s+(?:with\s+)?(?:the\s+)?(?:option|choice|answer|set)\s*[(\[*\"']*([A-Z])\b(?!')",
+)
+_CUES_WORDS = (
+    *("option", "choice", "answer", "alternative", "correct", "right", "best", "choose", "chose", "select", "pick"),
+    *("go with", "going with", "match", "correspond", "which is", "belongs"),
 )
 _NEGATED_TAIL = re.compile(r"\b(?:not|isn't|never|no longer|incorrect|wrong|neither)\b[^.]{0,20}$", re.I)
 
@@ -200,7 +205,7 @@ def _opens_list(response: str, start: int) -> bool:
 
 def _choice_cues(response: str, start: int, end: int) -> list[Candidate]:
     found = []
-    for match in _CUES.finditer(response, start, end):
+    for match in _CUES.finditer(response, first_of(_CUES_WORDS, response, start, end), end):
         group = next(i for i in range(1, 6) if match[i])
         if not _NEGATED_TAIL.search(response[max(start, match.start() - 30) : match.start(group)]):
             found.append(Candidate(match[group], match.start(group), "choice-cue", False))
