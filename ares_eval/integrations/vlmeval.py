@@ -48,7 +48,8 @@ class VlmSource:
         try:
             known = data.index()
         except process.ChildFailed as error:
-            raise DataUnavailable(name, f"VLMEvalKit cannot be used: {error}", data.INSTALL) from None
+            mend = "use Linux on x86-64 or ARM64" if error.kind == "NoLock" else data.INSTALL
+            raise DataUnavailable(name, f"VLMEvalKit cannot be used: {error}", mend) from None
         dataset = known.datasets.get(short)
         if dataset is None and not any((place / f"{short}.tsv").is_file() for place in data.places(directory)):
             near = difflib.get_close_matches(short, known.datasets, n=3, cutoff=0.5)
