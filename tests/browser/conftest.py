@@ -1,4 +1,4 @@
-"""One browser for all tests; every test gets a page of a fresh profile and fails on any error of the page."""
+"""One browser a test file; every test gets a page of a fresh profile and fails on any error of the page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from tests.browser.chromium import browser
 
 
-@pytest.fixture(scope="session")
+# Playwright keeps an event loop running in the main thread, which tests of other folders need free: no wider scope.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     with browser() as started:
         yield started
