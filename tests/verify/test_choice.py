@@ -21,6 +21,10 @@ def judged(
 CASES = [
     ("B", "B", PETS, RIGHT),
     ("(b)", "B", PETS, RIGHT),
+    # a label with its option in full; the value at the end
+    ("It has fur.\nOption letter: B", "B", PETS, RIGHT),
+    ("Two visitors came.\nA. liked fish\nB. liked bones\n\nThis one fetches sticks:\n\nB. dog", "B", PETS, RIGHT),
+    ("Given that the first is 3 and the second 12, the third must be 6.", "C", SIZES, RIGHT),
     # the only letter of a closing sentence, where options are pictures
     ("The new bench stands in region B.", "B", ("A", "B", "C"), RIGHT),
     ("Wheel C turns fastest of all.", "B", (), WRONG),

@@ -75,7 +75,8 @@ _CUES = re.compile(
     r"|(?:\(([A-Z])\)|\b([A-HJ-Z]))[*\"']*\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b"
     r"|\b(?:choose|select|pick|go with|going with|chose)\s+(?:option|choice|answer|letter)?\s*[(\[*\"']*([A-Z])\b(?!')"
     r"|\b(?:matches|corresponds? to|match|matching|which is|belongs to)"
-    r"\s+(?:with\s+)?(?:the\s+)?(?:option|choice|answer|set)\s*[(\[*\"']*([A-Z])\b(?!')",
+    r"\s+(?:with\s+)?(?:the\s+)?(?:option|choice|answer|set)\s*[(\[*\"']*([A-Z])\b(?!')"
+    r"|\b(?:[Oo]ption|[Aa]nswer|[Cc]hoice)\s+letter\s*(?:is\b)?\s*[:：]?\s*[(\[*\"']*([A-Z])\b(?!')",
 )
 _CUES_WORDS = (
     *("option", "choice", "answer", "alternative", "correct", "right", "best", "choose", "chose", "select", "pick"),
@@ -206,7 +207,7 @@ def _opens_list(response: str, start: int) -> bool:
 def _choice_cues(response: str, start: int, end: int) -> list[Candidate]:
     found = []
     for match in _CUES.finditer(response, first_of(_CUES_WORDS, response, start, end), end):
-        group = next(i for i in range(1, 6) if match[i])
+        group = next(i for i in range(1, 7) if match[i])
         if not _NEGATED_TAIL.search(response[max(start, match.start() - 30) : match.start(group)]):
             found.append(Candidate(match[group], match.start(group), "choice-cue", False))
     return found
@@ -335,6 +336,8 @@ def _from_prose(
         match = _STRICT_HEAD.match(place.text)
         if match and len(heads) == 1:
             return frozenset(heads), place
+    if closing and (own := _labelled_option(response, closing[0], options)):
+        return own, closing[0]
     if len(heads) > 1:
         closing = [place for place in closing if not _STRICT_HEAD.match(place.text)]
     for place in closing:
@@ -354,12 +357,32 @@ def _from_prose(
             if meant := answered_by(sentence, question, options):
                 return meant, place
     for place in closing:
+        tail = _TAIL_VALUE.match(_sentences(place.text)[-1])
+        if tail and (meant := named_exactly(tail[1], options)):
+            return meant, place
+    for place in closing:
         if meant := _lone_letter(_sentences(place.text)[-1], options):
             return meant, place
     for place in closing:
         if meant := told_apart(_sentences(place.text)[-1], options):
             return meant, place
     return None, whole
+
+
+_TAIL_VALUE = re.compile(
+    r".*(?:\b(?:is|be|are|was|equals|equal to)\s|=)\s*(?:about\s|approximately\s)?([^=\n]{1,40}?)\W?\s*$"
+)
+
+
+def _labelled_option(response: str, line: Candidate, options: Options) -> frozenset[str]:
+    """The option that a line of its own gives in full with its label, whatever else in the text looks like labels."""
+    text = trimmed(line.text.replace("*", ""))
+    match = _LABELLED.match(text)
+    before = response[: line.start].rstrip().rpartition("\n")[2]
+    if match is None or _STRICT_HEAD.match(before):
+        return frozenset()
+    letter = frozenset(match[1] or match[2])
+    return letter if named_exactly(trimmed(text[match.end() :]), options) == letter else frozenset()
 
 
 _LONE_LETTER = re.compile(r"(?<=[a-z\"'] )[\"'(]?\b([A-Z])\b(?!['’\w]|\s*[-+=*/^<>])")
