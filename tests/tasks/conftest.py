@@ -1,10 +1,20 @@
-"""No test of this folder reaches a network or the user's own hub cache."""
+"""No test of this folder reaches a network or the user's own hub cache, or changes how long a CSV field may be."""
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def csv_limit() -> Iterator[None]:
+    """The limit is the process's, and reading a TSV sets it."""
+    before = csv.field_size_limit()
+    yield
+    csv.field_size_limit(before)
 
 
 @pytest.fixture(autouse=True)

@@ -138,14 +138,9 @@ def _text() -> Iterator[Made]:
 
 
 def _gpqa(n: int) -> tuple[dict[str, Any], str, str]:
-    row = {
-        "Question": f"{asked('gpqa', n)}?",
-        "Correct Answer": f"{n} moles ",
-        **{f"Incorrect Answer {i}": f"{n + i} moles" for i in (1, 2, 3)},
-        "Record ID": f"rec{n}",
-        "High-level domain": "Chemistry",
-        "Subdomain": "Chemistry (general)",
-    }
+    row = {"Question": f"{asked('gpqa', n)}?", "Correct Answer": f"{n} moles ", "Record ID": f"rec{n}"}
+    row |= {f"Incorrect Answer {i}": f"{n + i} moles" for i in (1, 2, 3)}
+    row |= {"High-level domain": "Chemistry", "Subdomain": "Chemistry (general)"}
     return row, f"{asked('gpqa', n)}?", f"{n} moles"
 
 
