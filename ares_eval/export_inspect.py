@@ -1,8 +1,8 @@
 """``--export inspect``: a run as logs that `inspect view` opens, one ``.eval`` file a task.
 
 A log is a zip of JSON in the layout of Inspect's log version 2: ``header.json``, ``samples/<id>_epoch_<n>.json`` for
-each draw (epochs count from 1), ``summaries.json``, ``_journal/start.json``. Samples are written one after the other, so
-a run of any size needs little memory. The scorer is called ``ares``: C for correct, I for incorrect, N for
+each draw (epochs count from 1), ``summaries.json``, ``_journal/start.json``. Samples are written one after the other,
+so a run of any size needs little memory. The scorer is called ``ares``: C for correct, I for incorrect, N for
 unverifiable. A question that was not measured is a sample with an error. Pictures are named by their digest.
 """
 

@@ -16,8 +16,11 @@ from ares_eval.types import AnswerSpec, Record, TokenTrace, Usage, Verdict, Wire
 
 
 def record(sample: str, draw: int = 0, **more: object) -> Record:
-    base: dict[str, object] = {"text": "the answer is 4", "verdict": Verdict("correct", "box>number:exact", span=(1, 2))}
-    return Record(task="t", sample=sample, draw=draw, group=sample, key="k", prompt="p", **(base | more))  # type: ignore[arg-type]
+    base: dict[str, object] = {
+        "text": "the answer is 4",
+        "verdict": Verdict("correct", "box>number:exact", span=(1, 2)),
+    }
+    return Record(task="t", sample=sample, draw=draw, group=sample, key="k", prompt="p", **(base | more))
 
 
 def failed(sample: str, cause: str = "server") -> Record:

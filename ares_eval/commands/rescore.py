@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"ares-eval rescore: {error}", file=sys.stderr)
         return 2
     if not records:
-        print(f"ares-eval rescore: nothing in {args.run} was measured", file=sys.stderr)
+        why = "its tasks bring their own scorers" if foreign else "nothing was measured"
+        print(f"ares-eval rescore: nothing to judge in {args.run}: {why}", file=sys.stderr)
         return 4
     judge = None
     if args.judge_model:

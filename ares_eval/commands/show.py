@@ -21,7 +21,7 @@ from ares_eval.tasks import (
     prompt_digest,
     style,
 )
-from ares_eval.tasks.catalog import find
+from ares_eval.tasks.catalog import external, find
 from ares_eval.tasks.definition import Definition, read_definition
 from ares_eval.tasks.sources import locations
 from ares_eval.types import Message, PictureError, Sample, TextPart
@@ -44,14 +44,18 @@ def run(args: argparse.Namespace) -> int:
     """0; 2 for an unknown or broken task; 3 where its data or a picture cannot be had (the definition is shown)."""
     try:
         limits = PixelLimits(args.min_pixels, args.max_pixels)
-        definition = read_definition(find(args.task, args.include_path))
+        of_a_source = external(args.task) is not None
+        definition = None if of_a_source else read_definition(find(args.task, args.include_path))
     except (TaskError, ValueError) as error:
         print(f"ares-eval show: {error}", file=sys.stderr)
         return 2
-    told: dict[str, Any] = _definition(definition)
+    told: dict[str, Any] = _foreign(args.task) if definition is None else _definition(definition)
     code, problem = 0, None
     try:
         task = load(args.task, dataset_dir=args.dataset_dir, include_path=args.include_path)
+        if of_a_source:
+            told |= {name: getattr(task, name) for name in ("suites", "modality", "repeats", "metrics", "fingerprint")}
+            told |= {"size": task.size, "answer": {"settings": dict(task.defaults)}}
         told["data"] = {"source": task.source, "digest": task.dataset_digest, "questions": task.size}
         sample = next(task.samples(), None)
         if sample is not None:
@@ -71,6 +75,24 @@ def run(args: argparse.Namespace) -> int:
     if problem is not None:
         print(f"ares-eval show: {problem}", file=sys.stderr)
     return code
+
+
+def _foreign(name: str) -> dict[str, Any]:
+    """What is known of a task of another registry before it is loaded."""
+    prefix = name.partition(":")[0]
+    told = dict.fromkeys(("description", "file", "modality", "licence", "fingerprint"), "")
+    lists: dict[str, Any] = {"suites": (), "metrics": (), "places": {}, "official": {}, "evidence": {}}
+    return {
+        **told,
+        **lists,
+        "name": name,
+        "description": f"a task of the registry {prefix}",
+        "file": "its own definition",
+        "lm_eval": name.partition(":")[2],
+        "size": None,
+        "repeats": 1,
+        "answer": {},
+    }
 
 
 def _definition(definition: Definition) -> dict[str, Any]:
