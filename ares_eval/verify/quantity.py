@@ -75,8 +75,9 @@ _WORDS = {
     )
 } | {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90, "hundred": 100}
 
-COUNTED_WORDS = tuple(word for word, number in _WORDS.items() if number <= 20)
-"""Number words that stand for a small count."""
+_ONE_WORD = rf"(?:{'|'.join(sorted([*_WORDS, *_MAGNITUDES], key=len, reverse=True))})(?![A-Za-z])"
+NUMBER_WORDS = rf"(?:(?:{'|'.join(sorted(_WORDS, key=len, reverse=True))})(?![A-Za-z])(?:(?:[- ]|,? and ){_ONE_WORD})*)"
+"""Pattern of a number in words, as long as it goes."""
 
 
 def plain_integer(text: str) -> Fraction | None:
@@ -110,10 +111,18 @@ def _read(text: str, currency: str | None) -> Quantity | None:
     text = re.sub(r"^(?:\\approx|~|about|approximately|approx\.?|around|roughly|=)\s*", "", text, flags=re.I)
     text = _EUROPEAN.sub(lambda m: m[1].replace(".", "") + "." + m[2], text)
     text = _SPACED.sub(lambda m: m[0].replace(" ", ""), text)
+    minus = _MINUS.match(text)
+    if minus is not None:
+        text = text[minus.end() :]
     read = _fraction(text) or _decimal(text) or _word(text)
     if read is None:
         return None
     value, end, decimals = read
+    part = _AND_PART.match(text, end)
+    if part is not None and value.denominator == 1:
+        value, end, decimals = value + _PARTS[part[1].lower()], part.end(), None
+    if minus is not None:
+        value = -value
     magnitude = _MAGNITUDE.match(text, end)
     if magnitude is not None:
         value, end = value * _MAGNITUDES[magnitude[1].lower()], magnitude.end()
@@ -169,25 +178,36 @@ def _fraction(text: str) -> tuple[Fraction, int, int | None] | None:
     return (-value if match["sign"] == "-" else value), match.end(), None
 
 
-_WORD = re.compile(r"[a-z]+(?:[- ][a-z]+)?", re.I)
+_SPELLED = re.compile(NUMBER_WORDS, re.I)
+_MINUS = re.compile(r"(?:minus|negative)\s+(?=[\d.a-z])", re.I)
+_AND_PART = re.compile(r"\s+and\s+(?:a|one)[- ](half|third|quarter)\b", re.I)
+_PARTS = {"half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fraction(1, 4)}
 
 
 def _word(text: str) -> tuple[Fraction, int, int] | None:
-    match = _WORD.match(text)
+    match = _SPELLED.match(text)
     if match is None:
         return None
-    parts = re.split(r"[- ]", match[0].lower())
-    if (
-        len(parts) == 2
-        and parts[0] in _WORDS
-        and parts[1] in _WORDS
-        and _WORDS[parts[0]] % 10 == 0
-        and 20 <= _WORDS[parts[0]] < 100
-    ):
-        return Fraction(_WORDS[parts[0]] + _WORDS[parts[1]]), match.end(), 0
-    if parts[0] in _WORDS:
-        return Fraction(_WORDS[parts[0]]), len(parts[0]), 0
-    return None
+    total = group = end = 0
+    for word in re.finditer(r"[a-z]+", match[0], re.I):
+        name = word[0].lower()
+        if name == "and":
+            if not end or group % 100 or not (group or total):
+                break
+            continue
+        value = _WORDS.get(name)
+        if value is None:
+            total, group = total + max(group, 1) * _MAGNITUDES[name], 0
+        elif value == 100:
+            if group > 99:
+                break
+            group = max(group, 1) * 100
+        elif end and not (group % 100 == 0 or (value < 10 and value and group % 10 == 0 and group % 100 >= 20)):
+            break
+        else:
+            group += value
+        end = word.end()
+    return Fraction(total + group), end, 0
 
 
 _IN_PROSE = re.compile(

@@ -9,15 +9,13 @@ from __future__ import annotations
 import re
 
 from ares_eval.verify.normalise import words_key
-from ares_eval.verify.quantity import COUNTED_WORDS, quantities_in
+from ares_eval.verify.quantity import NUMBER_WORDS, quantities_in
 
-_WORDS = "|".join(sorted(COUNTED_WORDS, key=len, reverse=True))
-_WORD = rf"(?:{_WORDS})\b(?![- ](?:{_WORDS})\b)"
 _NUMERAL = r"\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?"
 _COUNT = re.compile(
     r"\bthere\s+(?:is|are|was|were|remains?|will\s+be|would\s+be|must\s+be)\s+"
     r"(?:(?:only|exactly|actually|in\s+total|a\s+total\s+of|just|still|now|therefore|thus|about|approximately)\s+)*"
-    rf"[$\\(*]*\s*(?P<count>{_NUMERAL}|{_WORD})"
+    rf"[$\\(*]*\s*(?P<count>{_NUMERAL}|{NUMBER_WORDS})"
     r"(?![\d.]*\s*(?:%|/|:|°|\\|percent|and a |out of|or\b|to\s+\d|[-–]\s*\d|th\b|st\b|nd\b|rd\b))",
     re.I,
 )
@@ -33,7 +31,7 @@ _THRESHOLD = re.compile(
     re.I,
 )
 _RANGE = re.compile(r"\bbetween\s+[$€£]?(?P<low>[\d.,]*\d)\s*%?\s+and\s+[$€£]?(?P<high>[\d.,]*\d)", re.I)
-_LONE_WORD = re.compile(rf"(?<![\w-]){_WORD}(?!-)", re.I)
+_LONE_WORD = re.compile(rf"(?<![\w-]){NUMBER_WORDS}(?![-\w])", re.I)
 
 
 def counted(sentence: str) -> str | None:
