@@ -17,7 +17,11 @@ from ares_eval.verify.prose import is_prose
 from ares_eval.verify.quantity import parse_quantity, quantities_in
 from ares_eval.verify.sentences import counted, stated_numbers
 
-_MATHS = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$((?:[^$\\]|\\.)+?)\$", re.S)
+_MATHS = re.compile(
+    r"\$\$(.{1,2000}?)\$\$|\\\[(.{1,2000}?)\\\]|\\\((.{1,2000}?)\\\)|(?<!\\)\$((?:[^$\\]|\\.){1,2000}?)\$", re.S
+)
+MAX_SEARCHED = 20_000
+"""Characters of a candidate in which delimited formulas are looked for, from its end."""
 _LEADING_TEXT = re.compile(r"^\s*\\(?:text|mathrm|textbf)\s*\{[^{}]*?(?:is|are|=|:|be|to)\s*\}\s*")
 _TRAILING_CLAUSE = re.compile(
     r"(?:[,;.]\s+|\s+)(?:since|because|as|so|which|where|when|not|but|giving|and not|rather)\b.*$"
@@ -35,7 +39,8 @@ MAX_ANSWER = 200_000
 
 def maths_segments(text: str) -> list[tuple[str, int]]:
     """Delimited formulas of a text with their positions."""
-    return [(m[m.lastindex or 1], m.start(m.lastindex or 1)) for m in _MATHS.finditer(text)]
+    first = max(0, len(text) - MAX_SEARCHED)
+    return [(m[m.lastindex or 1], m.start(m.lastindex or 1)) for m in _MATHS.finditer(text, first)]
 
 
 def _at(candidate: Candidate, text: str) -> Candidate:

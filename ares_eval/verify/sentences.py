@@ -21,7 +21,7 @@ _COUNT = re.compile(
 )
 _GOES_ON = re.compile(
     r"\b(?:for (?:every|each)|per)\b"
-    r"|(?:\b(?:so|thus|hence|therefore|making|giving|leaving|total\w*|of which)\b|=)[^.]*\d",
+    r"|(?:\b(?:so|thus|hence|therefore|making|giving|leaving|total\w*|of which)\b|=)[^.]{0,80}\d",
     re.I,
 )
 """A ratio, or a further step of the reckoning: the count before it is not what the sentence states."""
@@ -33,10 +33,13 @@ _THRESHOLD = re.compile(
 _RANGE = re.compile(r"\bbetween\s+[$€£]?(?P<low>[\d.,]*\d)\s*%?\s+and\s+[$€£]?(?P<high>[\d.,]*\d)", re.I)
 _LONE_WORD = re.compile(rf"(?<![\w-]){NUMBER_WORDS}(?![-\w])", re.I)
 
+MAX_PROSE = 2000
+"""Characters of a sentence that are read, from its end: the reply may be anything."""
+
 
 def counted(sentence: str) -> str | None:
     """The last count of a sentence that says how many there are."""
-    found = None
+    found, sentence = None, sentence[-MAX_PROSE:]
     for match in _COUNT.finditer(sentence):
         if not _GOES_ON.search(sentence, match.end()):
             found = match["count"]
@@ -48,6 +51,7 @@ def stated_numbers(sentence: str) -> list[str]:
 
     A sentence without digits states the one number word that it has ("one" aside, which is a pronoun too often).
     """
+    sentence = sentence[-MAX_PROSE:]
     numbers = quantities_in(sentence)
     if not numbers:
         words = {match[0].lower() for match in _LONE_WORD.finditer(sentence)} - {"one"}
@@ -98,7 +102,7 @@ def answering_sentence(text: str, question: str | None) -> str | None:
 
 def _question_of(prompt: str) -> str:
     found = _ASKED.findall(prompt)
-    text = str(found[-1] if found else prompt)
+    text = str(found[-1] if found else prompt)[-MAX_PROSE:]
     questions = re.findall(r"[^.?!\n]*\?", text)
     return str(questions[-1]) if questions else text
 

@@ -76,7 +76,7 @@ _CUES = re.compile(
     r"|\b(?:choose|select|pick|go with|going with|chose)\s+(?:option|choice|answer|letter)?\s*[(\[*\"']*([A-Z])\b(?!')"
     r"|\b(?:matches|corresponds? to|match|matching|which is|belongs to)"
     r"\s+(?:with\s+)?(?:the\s+)?(?:option|choice|answer|set)\s*[(\[*\"']*([A-Z])\b(?!')"
-    r"|\b(?:[Oo]ption|[Aa]nswer|[Cc]hoice)\s+letter\s*(?:is\b)?\s*[:：]?\s*[(\[*\"']*([A-Z])\b(?!')",
+    r"|\b(?:[Oo]ption|[Aa]nswer|[Cc]hoice)\s+letter[ \t]*(?:is\b)?[ \t]*[:：]?[ \t]*[(\[*\"']*([A-Z])\b(?!')",
 )
 _CUES_WORDS = (
     *("option", "choice", "answer", "alternative", "correct", "right", "best", "choose", "chose", "select", "pick"),
