@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ def test_two_runs_side_by_side(page: Any, viewer: Viewer) -> None:
     page.goto(f"{viewer.url}#/run?run=a")
     page.locator("select[name=with]").select_option("b")
     page.locator("select[name=flip]").select_option("any")
-    page.locator("#total", has_text=str(len(FLIPPED))).wait_for()
+    page.locator("#total", has_text=re.compile(rf"\b{len(FLIPPED)}\b")).wait_for()
     assert page.locator("#records tbody tr td:first-child a").all_inner_texts() == FLIPPED
     page.get_by_role("link", name="q00", exact=True).click()
     page.locator(".sides .reply").nth(1).wait_for()

