@@ -262,6 +262,8 @@ class Engine:
         self._limits = Limits(self._options.threads, now=self._loop.time())
         self._encoding = asyncio.Semaphore(2 * ENCODERS)
         self._workers = ThreadPoolExecutor(ENCODERS, thread_name_prefix="ares-encode")
+        # Decoding holds the interpreter's lock: a second thread would only thrash its caches.
+        self._decoder = ThreadPoolExecutor(1, thread_name_prefix="ares-decode")
         self._transport = self._make_transport()
         self._started.set()
         try:
@@ -272,6 +274,7 @@ class Engine:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._transport.close()
             self._workers.shutdown(wait=False, cancel_futures=True)
+            self._decoder.shutdown(wait=False, cancel_futures=True)
 
     def _enter(self, jobs: list[_Job]) -> None:
         for job in jobs:
@@ -355,7 +358,7 @@ class Engine:
                 job.urls,
                 vocabulary=self.vocabulary,
                 deadline=job.deadline,
-                decoders=self._workers,
+                decoders=self._decoder,
             )
         except FAULTS as error:
             problem = error.answer if isinstance(error, Refused) else error
