@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, TypeVar
 
 import msgspec
 
@@ -27,6 +27,8 @@ from ares_eval import traces
 from ares_eval.types import Json, Record, TokenTrace, TraceRef, WireMessage
 
 SAMPLES, PROMPTS, MANIFEST, RESULTS, TRACES = "samples.jsonl", "prompts.jsonl", "run.json", "results.json", "traces"
+
+T = TypeVar("T")
 
 _LINE_LIMIT = 256 * 1024 * 1024
 
@@ -70,7 +72,13 @@ def load_run(folder: str | Path) -> Run:
 
 def read_records(path: Path) -> Iterator[Record]:
     """Every whole line of ``samples.jsonl``; a torn last line is left out, any other bad line raises RunError."""
-    decoder = msgspec.json.Decoder(Record)
+    for _, _, record in placed_lines(path, msgspec.json.Decoder(Record)):
+        yield record
+
+
+def placed_lines(path: Path, decoder: msgspec.json.Decoder[T]) -> Iterator[tuple[int, int, T]]:
+    """(offset, length, value) of every whole line of a JSON-lines file of a run; see ``read_records``."""
+    offset = 0
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -80,9 +88,10 @@ def read_records(path: Path) -> Iterator[Record]:
             if not line.endswith(b"\n"):
                 return
             try:
-                yield decoder.decode(line)
+                yield offset, len(line), decoder.decode(line)
             except (msgspec.DecodeError, msgspec.ValidationError) as error:
                 raise RunError(f"{path}, line {number}: not a record ({error})") from None
+            offset += len(line)
 
 
 def latest(records: Iterable[Record]) -> Iterator[Record]:

@@ -8,7 +8,7 @@ Their names hold the size and time of the file that they were made from, so a ru
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ import msgspec
 from ares_eval import records
 from ares_eval.analysis import scored_traces, summary
 from ares_eval.analysis.tokens import NotRecorded, TokenOptions, TokenSource
-from ares_eval.records import Run, RunError
+from ares_eval.records import Run, RunError, placed_lines
 from ares_eval.types import Record, TraceRef, Usage
 
 if TYPE_CHECKING:
@@ -168,29 +168,11 @@ def _write(path: Path, columns: dict[str, Any]) -> None:
 # ---------------------------------------------------------------- columns
 
 
-def _lines(path: Path, decoder: Any) -> Iterator[tuple[int, int, Any]]:
-    """(offset, length, value) of every whole line."""
-    offset = 0
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        return
-    with file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                yield offset, len(line), decoder.decode(line)
-            except (msgspec.DecodeError, msgspec.ValidationError) as error:
-                raise RunError(f"{path}, line {number}: not a record ({error})") from None
-            offset += len(line)
-
-
 def _record_columns(path: Path) -> dict[str, Any]:
     """One row a draw by the rule of records.latest: the last line counts, but a measured one is never replaced by a
     failure."""
     kept: dict[tuple[str, str, int], tuple[int, int, _Line]] = {}
-    for offset, length, line in _lines(path, msgspec.json.Decoder(_Line)):
+    for offset, length, line in placed_lines(path, msgspec.json.Decoder(_Line)):
         key = (line.task, line.sample, line.draw)
         before = kept.get(key)
         if before is None or line.cause is None or before[2].cause is not None:
@@ -220,7 +202,7 @@ def _record_columns(path: Path) -> dict[str, Any]:
 
 
 def _prompt_columns(path: Path) -> dict[str, Any]:
-    rows = list(_lines(path, msgspec.json.Decoder(_PromptHead)))
+    rows = list(placed_lines(path, msgspec.json.Decoder(_PromptHead)))
     return {
         "task": _texts([head.task for _, _, head in rows]),
         "sample": _texts([head.sample for _, _, head in rows]),
