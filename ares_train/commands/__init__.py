@@ -1,0 +1,1 @@
+"""The commands of `ares-train`, one module each."""
