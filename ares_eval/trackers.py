@@ -1,16 +1,19 @@
 """A run's figures in an experiment tracker: Weights & Biases, MLflow, trackio or TensorBoard.
 
 Every tracker gets the same flat names (``gsm8k/accuracy``, ``gsm8k/hwe_tokens``, ...) and the settings of the run,
-which hold no secrets. The tracker's package is imported when it is used; where it goes and as whom is the tracker's own
-configuration (WANDB_PROJECT, MLFLOW_TRACKING_URI, ...).
+which hold no secrets. ``log_run`` logs a run as a tracker's run of its own; ``log_step`` logs the figures of a training
+run's checkpoint under ``eval/...`` at its own step, into the trainer's run where the tracker allows that. The
+tracker's package is imported when it is used; where it goes and as whom is the tracker's own configuration
+(WANDB_PROJECT, MLFLOW_TRACKING_URI, ...).
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +30,65 @@ PROJECT = "ares"
 PARAMETER = 500
 """Characters of a setting; MLflow refuses longer ones."""
 
+SERIES, CKPT_STEP = "eval/", "eval/ckpt_step"
+"""Prefix of a checkpoint's figures, and the figure that holds its step (the x axis in Weights & Biases)."""
+
+SERIES_TAG = "ares.series"
+"""Tag by which a series' own run is found again in MLflow."""
+
+MLFLOW_BATCH = 500
+"""Metrics in one request; MLflow's servers refuse more than 1000."""
+
 
 class TrackerUnavailable(Exception):
     """The tracker's package is not installed, or it refused; the message says which and what would do."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The tracker's run that figures go to.
+
+    ``joined``: it exists, a trainer writes it (``id`` is its wandb or MLflow id, ``folder`` its TensorBoard folder);
+    else it is ours, and the same ``id`` means the same run. ``project``: empty for the one of the tracker's own
+    environment variable. ``group``: where wandb shows it beside the trainer's.
+    """
+
+    name: str
+    id: str = ""
+    project: str = ""
+    group: str = ""
+    folder: Path | None = None
+    joined: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
 def log_run(tracker: str, run: Run, results: Mapping[str, Json], analysis: Analysis | None = None) -> str:
     """Log one run as one run of the tracker; a line that says where it went. Raises TrackerUnavailable."""
-    if tracker not in TRACKERS:
-        raise TrackerUnavailable(f"no tracker {tracker!r}; there are {', '.join(TRACKERS)}")
-    module = _module(tracker)
     name = f"{run.manifest.get('model') or 'run'}/{run.folder.name}"
-    logged = _Logged(run, name, figures(results, analysis), _settings(run))
+    base = os.environ.get("TENSORBOARD_LOGDIR")
+    place = Place(
+        name,
+        # The run's digest, so that logging again overwrites instead of adding.
+        id=str(run.manifest.get("digest") or "")[:32],
+        folder=Path(base) / name if base else run.folder / "tensorboard",
+        settings=_settings(run),
+    )
+    return _log(tracker, place, figures(results, analysis), None)
+
+
+def log_step(tracker: str, place: Place, step: int, numbers: Mapping[str, float]) -> str:
+    """Log a checkpoint's figures as ``eval/NAME`` at its own ``step``; a line that says where they went.
+
+    Logging a step again repeats its values; a tracker that keeps every value shows the last. Raises TrackerUnavailable.
+    """
+    named = {SERIES + key: value for key, value in numbers.items()}
+    return _log(tracker, place, {**named, CKPT_STEP: float(step)}, step)
+
+
+def _log(tracker: str, place: Place, numbers: dict[str, float], step: int | None) -> str:
+    check(tracker)
     try:
-        return _LOGGERS[tracker](module, logged)
+        return _LOGGERS[tracker](_module(tracker), place, numbers, step)
     except Exception as error:  # each tracker has its own errors; none of them is the run's
         raise TrackerUnavailable(f"{tracker} did not take the run: {type(error).__name__}: {error}") from error
 
@@ -58,7 +106,9 @@ def log_folder(tracker: str, folder: Path) -> str:
 
 
 def check(tracker: str) -> None:
-    """Raise TrackerUnavailable where the tracker's package is not installed."""
+    """Raise TrackerUnavailable where there is no such tracker, or its package is not installed."""
+    if tracker not in TRACKERS:
+        raise TrackerUnavailable(f"no tracker {tracker!r}; there are {', '.join(TRACKERS)}")
     _module(tracker)
 
 
@@ -122,60 +172,85 @@ def _module(tracker: str) -> Any:
         raise TrackerUnavailable(f"--tracker {tracker} needs its package: pip install {tracker} ({error})") from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Logged:
-    """What a tracker gets."""
+def _wandb(module: Any, place: Place, numbers: dict[str, float], step: int | None) -> str:
+    """Weights & Biases drops what is out of order in its own steps: a series has a step metric of its own.
 
-    run: Run
-    name: str
-    numbers: dict[str, float]
-    settings: dict[str, str]
-
-
-def _wandb(module: Any, logged: _Logged) -> str:
-    """Weights & Biases. The id is the run's digest, so that logging again overwrites instead of adding."""
+    A run that another process writes can only be joined in wandb's shared mode, which the trainer must use as well.
+    """
+    options: dict[str, Any] = {"group": place.group} if place.group else {}
+    if place.joined:
+        options["settings"] = module.Settings(
+            mode="shared", x_primary=False, x_label="ares-eval", x_update_finish_state=False
+        )
     session = module.init(
-        project=os.environ.get("WANDB_PROJECT", PROJECT),
-        name=logged.name,
-        id=str(logged.run.manifest.get("digest") or "")[:32] or None,
+        project=place.project or os.environ.get("WANDB_PROJECT", PROJECT),
+        name=place.name,
+        id=place.id or None,
         resume="allow",
-        config=logged.settings,
+        config=dict(place.settings),
         job_type="evaluation",
+        **options,
     )
-    module.log(logged.numbers)
+    if step is not None:
+        module.define_metric(CKPT_STEP)
+        module.define_metric(f"{SERIES}*", step_metric=CKPT_STEP)
+    module.log(numbers)
     where = getattr(session, "url", None) or "offline"
     module.finish()
     return f"wandb: {where}"
 
 
-def _trackio(module: Any, logged: _Logged) -> str:
-    project = os.environ.get("TRACKIO_PROJECT", PROJECT)
-    module.init(project=project, name=logged.name, config=logged.settings)
-    module.log(logged.numbers)
+def _trackio(module: Any, place: Place, numbers: dict[str, float], step: int | None) -> str:
+    project = place.project or os.environ.get("TRACKIO_PROJECT", PROJECT)
+    if step is None:
+        module.init(project=project, name=place.name, config=dict(place.settings))
+        module.log(numbers)
+    else:
+        module.init(project=project, name=place.name, config=dict(place.settings), resume="allow")
+        module.log(numbers, step=step)
     module.finish()
-    return f"trackio: project {project}, run {logged.name}"
+    return f"trackio: project {project}, run {place.name}"
 
 
-def _mlflow(module: Any, logged: _Logged) -> str:
+def _mlflow(module: Any, place: Place, numbers: dict[str, float], step: int | None) -> str:
+    if step is not None:
+        return _mlflow_step(module, place, numbers, step)
     if not os.environ.get("MLFLOW_EXPERIMENT_NAME") and not os.environ.get("MLFLOW_EXPERIMENT_ID"):
         module.set_experiment(PROJECT)
-    with module.start_run(run_name=logged.name) as started:
-        module.log_params(logged.settings)
-        module.log_metrics(logged.numbers)
+    with module.start_run(run_name=place.name) as started:
+        module.log_params(dict(place.settings))
+        module.log_metrics(numbers)
         return f"mlflow: run {started.info.run_id} at {module.get_tracking_uri()}"
 
 
-def _tensorboard(module: Any, logged: _Logged) -> str:
-    """Event files below ``$TENSORBOARD_LOGDIR`` (default: the run's folder); scalars only."""
-    base = os.environ.get("TENSORBOARD_LOGDIR")
-    folder = Path(base) / logged.name if base else logged.run.folder / "tensorboard"
-    writer = module.Writer(str(folder))
+def _mlflow_step(module: Any, place: Place, numbers: dict[str, float], step: int) -> str:
+    """By the client, which leaves the state of a run that a trainer writes as it is."""
+    client = module.MlflowClient()
+    run_id = place.id
+    if not place.joined:
+        project = place.project or os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
+        known = client.get_experiment_by_name(project)
+        experiment = client.create_experiment(project) if known is None else known.experiment_id
+        found = client.search_runs([experiment], filter_string=f"tags.`{SERIES_TAG}` = '{place.id}'", max_results=1)
+        run = found[0] if found else client.create_run(experiment, run_name=place.name, tags={SERIES_TAG: place.id})
+        run_id = run.info.run_id
+    now = int(time.time() * 1000)
+    metrics = [module.entities.Metric(key, value, now, step) for key, value in numbers.items()]
+    for start in range(0, len(metrics), MLFLOW_BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + MLFLOW_BATCH])
+    return f"mlflow: run {run_id} at {module.get_tracking_uri()}"
+
+
+def _tensorboard(module: Any, place: Place, numbers: dict[str, float], step: int | None) -> str:
+    """Event files, scalars only; several writers may share a folder."""
+    assert place.folder is not None
+    writer = module.Writer(str(place.folder))
     try:
-        for key, value in logged.numbers.items():
-            writer.add_scalar(key, value, 0)
+        for key, value in numbers.items():
+            writer.add_scalar(key, value, step or 0)
     finally:
         writer.close()
-    return f"tensorboard: {folder}"
+    return f"tensorboard: {place.folder}"
 
 
 _LOGGERS = {"wandb": _wandb, "mlflow": _mlflow, "trackio": _trackio, "tensorboard": _tensorboard}
