@@ -9,7 +9,15 @@ from typing import Literal, TypeAlias
 Pool: TypeAlias = Literal["estimator", "teacher"]
 """Who answered: the model whose pass rate is difficulty, or the model whose traces may be trained on."""
 
-POOLS: tuple[Pool, ...] = ("estimator", "teacher")
+SampleSet: TypeAlias = Literal["estimator", "resample", "teacher"]
+"""What is asked apart: resample holds further draws of the pool estimator, numbered on from its first ones."""
+
+SAMPLE_SETS: tuple[SampleSet, ...] = ("estimator", "resample", "teacher")
+
+
+def pool_of(sample_set: SampleSet) -> Pool:
+    """The pool whose replies a set of samples holds."""
+    return "teacher" if sample_set == "teacher" else "estimator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,11 @@ class Layout:
     def questions(self) -> Path:
         """Stage folder of ingest, schema QUESTIONS."""
         return self.work / "questions"
+
+    @property
+    def pictures(self) -> Path:
+        """Pictures that came inside of rows, by content: ``pictures/ab/SHA256.ext``."""
+        return self.work / "pictures"
 
     @property
     def question_drops(self) -> Path:
@@ -48,9 +61,9 @@ class Layout:
         """Matches with each benchmark, JSON (and .md beside it)."""
         return self.questions / "contamination.json"
 
-    def samples(self, pool: Pool) -> Path:
+    def samples(self, sample_set: SampleSet) -> Path:
         """Stage folder of sample, schema SAMPLES; its parts have the numbers of the questions' parts."""
-        return self.work / "samples" / pool
+        return self.work / "samples" / sample_set
 
     @property
     def rated(self) -> Path:

@@ -59,7 +59,7 @@ RATED = pa.schema(
         ("well_formed", pa.bool_()),
         ("triggers", pa.int32()),  # trigger words of ares_eval/analysis/trigger_words.txt
         ("hwe", pa.int32()),  # high-window-entropy tokens; null without entropy
-        ("sample_part", pa.string()),  # file under W/samples that holds the text
+        ("sample_part", pa.string()),  # file that holds the text, relative to W (samples/estimator/part-00000.parquet)
     ]
 )
 
