@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias
 Pool: TypeAlias = Literal["estimator", "teacher"]
 """Who answered: the model whose pass rate is difficulty, or the model whose traces may be trained on."""
 
+POOLS: tuple[Pool, ...] = ("estimator", "teacher")
+
 SampleSet: TypeAlias = Literal["estimator", "resample", "teacher"]
 """What is asked apart: resample holds further draws of the pool estimator, numbered on from its first ones."""
 

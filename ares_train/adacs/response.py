@@ -1,7 +1,7 @@
 """A response as a whole, as it is counted, verified and trained on: thinking in its tags, then the answer.
 
-Servers give thinking apart (``reasoning``), inside of tags, or with the opening tag left out because their chat template
-put it into the prompt. `whole` makes one form of all of them: ``<think>\\n...\\n</think>\\n\\nanswer``.
+Servers give thinking apart (``reasoning``), inside of tags, or with the opening tag left out because their chat
+template put it into the prompt. `whole` makes one form of all of them: ``<think>\\n...\\n</think>\\n\\nanswer``.
 """
 
 from __future__ import annotations
