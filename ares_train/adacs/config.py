@@ -243,6 +243,8 @@ class LengthsConfig:
 class SelectConfig:
     """Which response of which question is trained on."""
 
+    pool: Literal["estimator", "teacher"] | None = None
+    """Whose responses are chosen among, and give L(0) and L(1); null: the teacher's where there is one."""
     size: Count | None = None
     """Responses in the set; null: as many as uniform tiers give."""
     per: Literal["source", "global"] = "global"
