@@ -52,9 +52,11 @@ def _against(reward: Array, correct: Array, group: Array, counted: Array, config
     mean, deviation, size = _moments(reward, group, counted)
     if config.std == "accuracy":
         deviation = _moments(correct.astype(np.float64), group, counted)[1]
-    divisor = np.ones_like(mean) if config.std == "none" else np.maximum(deviation, config.std_floor) + EPSILON
     lone = size < 2
-    return np.where(lone[group], reward, (reward - mean[group]) / divisor[group])
+    mean = np.where(lone, 0.0, mean)
+    deviation = np.where(lone, 1.0, np.maximum(deviation, config.std_floor))
+    divisor = np.ones_like(mean) if config.std == "none" else deviation + EPSILON
+    return np.asarray((reward - mean[group]) / divisor[group])
 
 
 def _moments(values: Array, group: Array, counted: Array) -> tuple[Array, Array, Array]:

@@ -19,24 +19,29 @@ from ares_train.aepo.windows import chunks
 
 def kl_weights(bins: Array, valid: Array, trained: Array, state: AEPOState, config: KLConfig) -> Array:
     """f32[B, T]: weights on the ``trained`` tokens bool[B, T], 0 elsewhere; ``valid`` bool[B, T] is W_valid."""
+    if config.mode == "uniform":
+        return trained.astype(np.float32)
     weights = np.zeros(trained.shape, dtype=np.float32)
     if config.mode == "off":
         return weights
-    if config.mode == "uniform":
-        weights[trained] = 1.0
-        return weights
     beta = np.array(config.beta.values())
-    inside = np.count_nonzero(trained & valid, axis=1)
-    total = np.count_nonzero(trained, axis=1)
-    mass = float(np.sum(beta[bins] * (total - (1.0 - config.rho) * inside)))
-    scale = 1.0
-    if config.normalise == "mean_one" and mass > 0:
-        scale = float(total.sum()) / mass
+    scale = _to_mean_one(beta[bins], valid, trained, config.rho) if config.normalise == "mean_one" else 1.0
     outside = (scale * beta * np.array(state.kappas))[bins]
     for part in chunks(trained.shape):
         rows = outside[part][:, None]
         weights[part] = np.where(trained[part], np.where(valid[part], config.rho * rows, rows), 0.0)
     return weights
+
+
+def _to_mean_one(beta: Array, valid: Array, trained: Array, rho: float) -> float:
+    """The factor that makes the mean of beta rho over the trained tokens one; ``beta`` f64[B]."""
+    mass, tokens = 0.0, 0
+    for part in chunks(trained.shape):
+        total = np.count_nonzero(trained[part], axis=1)
+        inside = np.count_nonzero(trained[part] & valid[part], axis=1)
+        mass += float(np.sum(beta[part] * (total - (1.0 - rho) * inside)))
+        tokens += int(total.sum())
+    return tokens / mass if mass > 0 else 1.0
 
 
 def controlled(state: AEPOState, kl_sum: Array, tokens: Array, config: ControllerConfig) -> AEPOState:
