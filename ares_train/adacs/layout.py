@@ -107,6 +107,11 @@ class Layout:
         """Every rateable question that was not selected, and ``rate_drops``, schema DROPPED."""
         return self.work / "dropped.parquet"
 
+    @property
+    def selection(self) -> Path:
+        """What select did, JSON: questions by tier (there, with a candidate, chosen), drops by reason."""
+        return self.work / "selection.json"
+
     def sft(self, chosen: str, modality: str, split: str) -> Path:
         """verl's SFT rows of one set (adacs, vanilla), modality (text, image) and split (train, val), schema SFT."""
         return self.work / "sft" / chosen / f"{modality}-{split}.parquet"

@@ -63,22 +63,32 @@ def ranks(qids: Sequence[str], seed: int, purpose: str) -> np.ndarray:
     return np.frombuffer(bytes(found), dtype="<u8")
 
 
-def choose(tier: np.ndarray, source: np.ndarray, rank: np.ndarray, size: int, per: str) -> np.ndarray:
-    """Which questions are taken, bool [Q]: at most ``size``, uniform over tiers.
+def uniform(available: Sequence[int]) -> int:
+    """The most rows that give every tier that has any the same share."""
+    present = [count for count in available if count]
+    return min(present) * len(present) if present else 0
+
+
+def choose(tier: np.ndarray, source: np.ndarray, rank: np.ndarray, size: int | None, per: str) -> np.ndarray:
+    """Which questions are taken, bool [Q]: at most ``size``, uniform over tiers; None: as many as are quite uniform.
 
     ``tier`` int [Q] 0 .. 8; ``source`` int [Q]; ``rank`` uint64 [Q], the lowest go first. ``per`` "global": the shares
     are those of all sources together; "source": each source gets rows in proportion to its questions, uniform within.
     """
     taken = np.zeros(len(tier), dtype=np.bool_)
-    if per == "global":
-        groups = [(np.arange(len(tier)), size)]
-    else:
-        codes = np.unique(source)
-        members = [np.flatnonzero(source == code) for code in codes]
-        groups = list(zip(members, apportion([len(rows) for rows in members], size), strict=True))
-    for rows, share in groups:
-        available = np.bincount(tier[rows], minlength=TIERS)
-        for each, count in enumerate(fill(available.tolist(), share)):
+    for rows, share in _groups(source, size, per):
+        available = np.bincount(tier[rows], minlength=TIERS).tolist()
+        for each, count in enumerate(fill(available, uniform(available) if share is None else share)):
             inside = rows[tier[rows] == each]
             taken[inside[np.argsort(rank[inside], kind="stable")[:count]]] = True
     return taken
+
+
+def _groups(source: np.ndarray, size: int | None, per: str) -> list[tuple[np.ndarray, int | None]]:
+    """Rows that share tiers among themselves, and how many of them may be taken."""
+    if per == "global":
+        return [(np.arange(len(source)), size)]
+    members = [np.flatnonzero(source == code) for code in np.unique(source)]
+    if size is None:
+        return [(rows, None) for rows in members]
+    return list(zip(members, apportion([len(rows) for rows in members], size), strict=True))

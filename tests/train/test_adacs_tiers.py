@@ -61,6 +61,16 @@ def test_choice_is_uniform_and_depends_on_no_order(count: int, size: int, per: s
     assert (again == taken[order]).all()
 
 
+@given(st.integers(1, 60), st.sampled_from(["global", "source"]), st.integers(0, 5))
+def test_without_a_size_every_tier_that_is_there_gives_what_the_smallest_has(count: int, per: str, seed: int) -> None:
+    tier, source, qids = pool(np.random.default_rng(seed), count)
+    taken = tiers.choose(tier, source, tiers.ranks(qids, seed, "questions"), None, per)
+    for group in [np.ones(count, dtype=bool)] if per == "global" else [source == code for code in np.unique(source)]:
+        available = np.bincount(tier[group], minlength=9)
+        smallest = available[available > 0].min()
+        assert np.bincount(tier[group & taken], minlength=9).tolist() == np.where(available, smallest, 0).tolist()
+
+
 def test_a_larger_selection_holds_the_smaller_one_and_seeds_differ() -> None:
     tier, source, qids = pool(np.random.default_rng(0), 900)
     chosen = {
