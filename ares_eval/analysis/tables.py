@@ -83,19 +83,20 @@ def write_csv(analysis: Analysis, seen: Observed, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for table in [*tables(analysis), draws_table(seen)]:
-        spans = {
-            name for i, name in enumerate(table.columns) if any(isinstance(row[i], Estimated) for row in table.rows)
-        }
-        head = [part for name in table.columns for part in _parts(name, name in spans)]
-        path = folder / f"{table.name}.csv"
-        with path.open("w", newline="", encoding="utf-8") as file:
-            out = csv.writer(file)
-            out.writerow(head)
-            for row in table.rows:
-                cells = zip(table.columns, row, strict=True)
-                out.writerow([value for name, cell in cells for value in _values(cell, name in spans)])
-        written.append(path)
+        written.append(write_table(table, folder / f"{table.name}.csv"))
     return written
+
+
+def write_table(table: Table, path: Path) -> Path:
+    """One table as a CSV file."""
+    spans = {name for i, name in enumerate(table.columns) if any(isinstance(row[i], Estimated) for row in table.rows)}
+    with path.open("w", newline="", encoding="utf-8") as file:
+        out = csv.writer(file)
+        out.writerow([part for name in table.columns for part in _parts(name, name in spans)])
+        for row in table.rows:
+            cells = zip(table.columns, row, strict=True)
+            out.writerow([value for name, cell in cells for value in _values(cell, name in spans)])
+    return path
 
 
 def draws_table(seen: Observed) -> Table:

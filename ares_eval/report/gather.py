@@ -100,7 +100,7 @@ def _labels(runs: Sequence[Run]) -> list[str]:
 
 
 def _analysed(run: Run, options: Options | None, columns: bool) -> tuple[Analysis | None, Observed | None, str]:
-    kept = None if options is not None else _kept_analysis(run)
+    kept = None if options is not None else kept_analysis(run)
     if kept is not None and not columns:
         return kept, None, ""
     options = options or (kept.options if kept is not None else Options())
@@ -111,7 +111,7 @@ def _analysed(run: Run, options: Options | None, columns: bool) -> tuple[Analysi
         return None, None, str(error)
 
 
-def _kept_analysis(run: Run) -> Analysis | None:
+def kept_analysis(run: Run) -> Analysis | None:
     """analysis.json, where it is of this version and not older than the records."""
     path = run.folder / summary.FILE
     try:

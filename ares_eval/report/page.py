@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ares_eval import __version__, manifest
 from ares_eval.analysis import summary as analysis_summary
@@ -111,22 +112,12 @@ def sections(report: Report) -> list[Section]:
 
 def render(report: Report) -> str:
     """The whole page. Raises drawing.DrawingUnavailable without matplotlib."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     drawing.check()
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = (FOLDER / "report.css").read_text(encoding="utf-8")
-    style = style.replace("/*light*/", theme.variables(dark=False)).replace("/*dark*/", theme.variables(dark=True))
-    return environment.get_template("report.html.j2").render(
+    page: str = template(FOLDER, "report.html.j2").render(
         title=" · ".join(run.label for run in report.runs),
-        style=Markup(style.replace("/*font*/", theme.FONT)),
+        style=Markup(style()),
         report=report,
         summary=cells.summary(report),
         comparisons=[(comparison, cells.compared(comparison)) for comparison in report.comparisons],
@@ -140,6 +131,28 @@ def render(report: Report) -> str:
         created=manifest.now(),
         version=__version__,
     )
+    return page
+
+
+def template(folder: Path, name: str) -> Any:
+    """A page's template in ``folder``, escaping everything; the macros beside this file are found from anywhere."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader([folder, FOLDER]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
+
+
+def style() -> str:
+    """The style sheet of every page, with the theme's colours in it."""
+    text = (FOLDER / "report.css").read_text(encoding="utf-8")
+    text = text.replace("/*light*/", theme.variables(dark=False)).replace("/*dark*/", theme.variables(dark=True))
+    return text.replace("/*font*/", theme.FONT)
 
 
 def _hwe_lead(report: Report) -> str:
