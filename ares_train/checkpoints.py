@@ -241,16 +241,39 @@ def pinned(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
         lock = os.open(lease / "lock", os.O_CREAT | os.O_RDWR)
         fcntl.flock(lock, fcntl.LOCK_EX)
     try:
-        folder = lease / checkpoint.folder.name
-        actor = folder / checkpoint.actor.relative_to(checkpoint.folder)
-        files = contents(checkpoint.actor)
-        extra = [path for name in ("fsdp_config.json", "lora_train_meta.json") if (path := files.root / name).is_file()]
-        for path in (*files.weights, *files.texts, *extra):
-            _hold(path, actor / path.relative_to(files.root))
-        yield Checkpoint(checkpoint.step, folder, actor)
+        yield _held(checkpoint, lease)
     finally:
         os.close(lock)
         shutil.rmtree(lease, ignore_errors=True)
+
+
+def pin(checkpoint: Checkpoint, into: Path) -> Checkpoint:
+    """As :func:`pinned`, but under the folder ``into`` and until the caller removes it, whoever lives or dies.
+
+    ``into`` appears whole or not at all; one that exists is left as it is. Saving a step again writes into the same
+    files, linked or not: only :func:`digest` tells that.
+    """
+    if not into.is_dir():
+        into.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{into.name}-", dir=into.parent))
+        try:
+            _held(checkpoint, draft)
+            draft.rename(into)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+    folder = into / checkpoint.folder.name
+    return Checkpoint(checkpoint.step, folder, folder / checkpoint.actor.relative_to(checkpoint.folder))
+
+
+def _held(checkpoint: Checkpoint, into: Path) -> Checkpoint:
+    folder = into / checkpoint.folder.name
+    actor = folder / checkpoint.actor.relative_to(checkpoint.folder)
+    files = contents(checkpoint.actor)
+    extra = [path for name in ("fsdp_config.json", "lora_train_meta.json") if (path := files.root / name).is_file()]
+    for path in (*files.weights, *files.texts, *extra):
+        _hold(path, actor / path.relative_to(files.root))
+    return Checkpoint(checkpoint.step, folder, actor)
 
 
 def _hold(path: Path, held: Path) -> None:
