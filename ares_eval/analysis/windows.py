@@ -68,7 +68,7 @@ def _window_sums(values: np.ndarray, w: int) -> np.ndarray:
             if total is None:
                 total = doubled.copy()
             else:
-                total[: len(total) - shift] += doubled[shift:]
+                total[: max(len(total) - shift, 0)] += doubled[shift:]
             shift += power
         rest >>= 1
         if rest:
