@@ -1,6 +1,6 @@
 """Run by test_verl_cpu_engine in a process of its own: three updates of verl's actor, and its weights to the rollout.
 
-``python verl_cpu_actor.py MODEL``; the last line is JSON. A process, because verl fixes its platform when it is imported.
+``python verl_cpu_actor.py MODEL``; the last line is JSON. A process, as verl fixes its platform when it is imported.
 """
 
 from __future__ import annotations
