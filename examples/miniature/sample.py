@@ -1,0 +1,108 @@
+"""Answers from the model, all rows at once: key-value cache, finished rows dropped as the batch thins out.
+
+Sampling is at temperature 1 from the whole distribution, so the recorded log-probability is the policy's own, and the
+entropy is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from examples.miniature.model import LanguageModel
+from examples.miniature.vocabulary import END, PAD
+
+COMPACT_BELOW = 0.85
+"""Rows are dropped once fewer than this share is alive: copying the cache for every finished row would cost more."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """B answers: ``tokens`` lists without padding, and f32/bool [B, T] for the whole batch, padded on the right.
+
+    ``truncated``: reached the longest answer without END.
+    """
+
+    tokens: list[list[int]]
+    log_prob: Tensor
+    entropy: Tensor
+    mask: Tensor
+    truncated: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        return self.mask.sum(1)
+
+
+@torch.inference_mode()
+def sample(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    longest: int,
+    generator: torch.Generator,
+    prefixes: Sequence[Sequence[int]] | None = None,
+) -> Answers:
+    """One answer of at most ``longest`` tokens per prompt; ``prefixes`` are beginnings that are kept as they are."""
+    rows = len(prompts)
+    width = max(map(len, prompts))
+    prompt = left_padded(prompts, width)
+    bias = torch.zeros(rows, width + longest)
+    bias[:, :width].masked_fill_(prompt == PAD, -torch.inf)
+    forced = torch.full((rows, longest), PAD)
+    for row, prefix in enumerate(prefixes or ()):
+        forced[row, : len(prefix)] = torch.tensor(prefix, dtype=torch.long)
+
+    tokens = torch.full((rows, longest), PAD)
+    log_prob, entropy = torch.zeros(rows, longest), torch.zeros(rows, longest)
+    cache = model.empty_cache(rows)
+    hidden = model.step(prompt, functional.pad(prompt, (1, 0), value=PAD)[:, :-1], 0, prompt_bias(bias, width), cache)
+    row, last = torch.arange(rows), prompt[:, -1]
+    for position in range(longest):
+        distribution = functional.log_softmax(model.out(hidden), -1)
+        probability = distribution.exp()
+        token = torch.multinomial(probability, 1, generator=generator)[:, 0]
+        token = torch.where(forced[row, position] != PAD, forced[row, position], token)
+        tokens[row, position] = token
+        log_prob[row, position] = distribution.gather(1, token[:, None])[:, 0]
+        entropy[row, position] = -(probability * distribution).sum(-1)
+        alive = token != END
+        if not alive.any() or position + 1 == longest:
+            break
+        slot = width + position
+        if alive.sum() < COMPACT_BELOW * len(row):
+            row, token, last, bias = row[alive], token[alive], last[alive], bias[alive]
+            cache = compact(cache, alive, slot)
+        hidden = model.step(token[:, None], last[:, None], slot, bias[:, None, None, : slot + 1], cache)
+        last = token
+    ended = (tokens == END).int().cumsum(1)
+    mask = (ended == 0) | ((ended == 1) & (tokens == END))
+    used = int(mask.sum(1).max())
+    mask = mask[:, :used]
+    lists = [values[: int(length)] for values, length in zip(tokens.tolist(), mask.sum(1), strict=True)]
+    return Answers(lists, log_prob[:, :used] * mask, entropy[:, :used] * mask, mask, ended[:, -1] == 0)
+
+
+def left_padded(prompts: Sequence[Sequence[int]], width: int) -> Tensor:
+    return torch.tensor([[PAD] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+
+
+def prompt_bias(bias: Tensor, width: int) -> Tensor:
+    """Causal bias among the prompt's slots. Padding may see itself, lest its softmax be undefined."""
+    seen = torch.ones(width, width, dtype=torch.bool).tril()
+    causal = torch.zeros(width, width).masked_fill_(~seen, -torch.inf)
+    return (bias[:, None, None, :width] + causal).masked_fill_(torch.eye(width, dtype=torch.bool), 0.0)
+
+
+def compact(cache: list[tuple[Tensor, Tensor]], alive: Tensor, filled: int) -> list[tuple[Tensor, Tensor]]:
+    """The cache of the rows that are alive; only the ``filled`` slots are copied."""
+
+    def kept(full: Tensor) -> Tensor:
+        new = torch.zeros(int(alive.sum()), *full.shape[1:])
+        new[:, :, :filled] = full[alive, :, :filled]
+        return new
+
+    return [(kept(keys), kept(values)) for keys, values in cache]
