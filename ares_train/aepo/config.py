@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -231,6 +232,7 @@ class AEPOConfig:
             made = msgspec.convert(_yaml_off(settings), cls, strict=False)
         except msgspec.ValidationError as error:
             raise ConfigError(f"aepo: {error}") from None
+        _refuse_infinite(made, "")
         made.check()
         return made
 
@@ -360,6 +362,16 @@ def _refuse_unknown(settings: Mapping[str, Any], kind: type[Any], where: str) ->
         inner = [t for t in (hints[name], *typing.get_args(hints[name])) if dataclasses.is_dataclass(t)]
         if inner and value is not None:
             _refuse_unknown(value, typing.cast("type[Any]", inner[0]), f"{where}{name}.")
+
+
+def _refuse_infinite(made: Any, where: str) -> None:
+    """ConfigError for a number that is infinite or none at all."""
+    for field_ in dataclasses.fields(made):
+        value = getattr(made, field_.name)
+        if dataclasses.is_dataclass(value):
+            _refuse_infinite(value, f"{where}{field_.name}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"aepo: {where}{field_.name} must be finite, not {value}")
 
 
 def _yaml_off(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def _branching(rollouts: Rollouts, tokens: int, questions: int) -> dict[str, flo
         "aepo/branch/done": float(len(forks)),
         "aepo/branch/per_prompt": len(forks) / questions,
         "aepo/branch/prefix_token_frac": inherited / tokens,
-        "aepo/branch/fork_acc_minus_parent": _mean(gain),
+        "aepo/branch/fork_acc_gain": _mean(gain),
     }
 
 

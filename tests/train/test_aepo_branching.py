@@ -1,0 +1,98 @@
+"""ares_train.aepo.branching: what every plan must keep, and an enumeration of short rollouts."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ares_train.aepo.branching import BranchPlan, plan_branches, top_up
+from ares_train.aepo.config import BranchConfig, WindowConfig
+from tests.train import aepo_reference as oracle
+
+
+@st.composite
+def prompts(draw: st.DrawFn) -> tuple[list[np.ndarray], list[bool], BranchConfig, WindowConfig, float, int]:
+    """A prompt's base rollouts with a configuration; entropies on a grid, so that there are ties."""
+    rollouts = draw(st.lists(st.lists(st.integers(0, 4), max_size=12), min_size=1, max_size=4))
+    entropies = [np.array(row, dtype=np.float64) for row in rollouts]
+    branch = BranchConfig(
+        mode=draw(st.sampled_from(["extra", "budget"])),
+        max_per_rollout=draw(st.integers(1, 3)),
+        max_per_prompt=draw(st.integers(1, 6)),
+        max_trajectories=draw(st.integers(1, 9)),
+        min_prefix=draw(st.integers(1, 3)),
+        min_new_tokens=draw(st.integers(1, 6)),
+        position=draw(st.sampled_from(["first", "peak"])),
+        from_truncated=draw(st.booleans()),
+    )
+    truncated = draw(st.lists(st.booleans(), min_size=len(rollouts), max_size=len(rollouts)))
+    window = WindowConfig(size=draw(st.integers(1, 4)))
+    return entropies, truncated, branch, window, draw(st.sampled_from([0.5, 1.0, 2.0, 3.5])), draw(st.integers(8, 14))
+
+
+@settings(max_examples=200, deadline=None)
+@given(prompts())
+def test_plans_are_the_best_windows_that_the_caps_admit(
+    prompt: tuple[list[np.ndarray], list[bool], BranchConfig, WindowConfig, float, int],
+) -> None:
+    entropies, truncated, branch, window, tau, limit = prompt
+    candidates = []
+    for row, entropy in enumerate(entropies):
+        means = oracle.window_means(entropy[None], np.ones((1, len(entropy)), dtype=bool), window.size)[0]
+        flagged = [mean is not None and mean >= tau for mean in means]
+        for first, last, _ in oracle.runs(flagged, [True] * len(entropy), window.size):
+            run = [mean for mean in means[first : last + 1] if mean is not None]
+            position = first if branch.position == "first" else first + run.index(max(run))
+            room = position >= branch.min_prefix and limit - position >= branch.min_new_tokens
+            if room and (branch.from_truncated or not truncated[row]):
+                candidates.append((-max(run), row, position))
+    expected: list[BranchPlan] = []
+    for score, row, position in sorted(candidates):
+        if sum(plan.parent == row for plan in expected) == branch.max_per_rollout:
+            continue
+        if len(expected) == branch.max_per_prompt or len(expected) + len(entropies) >= branch.max_trajectories:
+            break
+        expected.append(BranchPlan(row, position, -score))
+    plans = plan_branches(entropies, tau, branch, window, limit, truncated)
+    assert plans == expected
+    assert plans == plan_branches(entropies, tau, branch, window, limit, truncated)
+    fresh = top_up(len(entropies), len(plans), branch)
+    if branch.mode == "budget" and len(entropies) <= branch.max_trajectories:
+        assert len(entropies) + len(plans) + fresh == branch.max_trajectories
+    elif branch.mode == "extra":
+        assert fresh == 0
+
+
+def test_one_fork_a_window_for_every_pattern_of_twelve() -> None:
+    branch = BranchConfig(mode="extra", max_per_rollout=99, max_per_prompt=99, max_trajectories=99, min_new_tokens=1)
+    for pattern in itertools.islice(itertools.product([0.0, 1.0], repeat=12), 0, None, 3):
+        plans = plan_branches([np.array(pattern)], 1.0, branch, WindowConfig(size=2), 12, [False])
+        begun = [t for t in range(1, 11) if pattern[t] and pattern[t + 1] and not pattern[t - 1]]
+        assert sorted(plan.position for plan in plans) == begun
+        assert max(Counter(plan.position for plan in plans).values(), default=1) == 1
+
+
+def test_nothing_is_planned_without_a_threshold_or_with_branching_off() -> None:
+    high = [np.full(20, 5.0)]
+    on = BranchConfig(mode="extra", min_new_tokens=1)
+    late = [np.concatenate([np.zeros(5), np.full(15, 5.0)])]
+    assert plan_branches(late, 1.0, on, WindowConfig(), 20, [False]) == [BranchPlan(0, 2, 5.0)]
+    assert plan_branches(high, None, on, WindowConfig(), 20, [False]) == []
+    assert plan_branches(high, math.nan, on, WindowConfig(), 20, [False]) == []
+    assert plan_branches([], 1.0, on, WindowConfig(), 20, []) == []
+    assert plan_branches(late, 1.0, BranchConfig(), WindowConfig(), 20, [False]) == []
+    with pytest.raises(ValueError, match="marks of truncation"):
+        plan_branches(high, 1.0, on, WindowConfig(), 20, [])
+
+
+def test_a_window_does_not_reach_over_what_the_model_did_not_write() -> None:
+    entropy = np.array([0.0, 9.0, np.nan, 9.0, 9.0, 0.0])
+    branch = BranchConfig(mode="extra", min_new_tokens=1)
+    plans = plan_branches([entropy], 9.0, branch, WindowConfig(size=2), 12, [False])
+    assert plans == [BranchPlan(0, 3, 9.0)]
