@@ -112,6 +112,16 @@ class Layout:
         """What select did, JSON: questions by tier (there, with a candidate, chosen), drops by reason."""
         return self.work / "selection.json"
 
+    @property
+    def sft_parts(self) -> Path:
+        """Stage folder of write: the rows of both sets, checked; its parts have the numbers of the questions' parts."""
+        return self.work / "sft" / "parts"
+
+    @property
+    def sft_report(self) -> Path:
+        """Rows and tokens of each file, rows left out by reason, JSON."""
+        return self.work / "sft" / "report.json"
+
     def sft(self, chosen: str, modality: str, split: str) -> Path:
         """verl's SFT rows of one set (adacs, vanilla), modality (text, image) and split (train, val), schema SFT."""
         return self.work / "sft" / chosen / f"{modality}-{split}.parquet"
