@@ -159,7 +159,7 @@ def _with_verdicts(kept: Iterable[Record], decided: Mapping[Key, VerdictValue], 
 
 
 def _endpoint(config: RunConfig) -> Endpoint:
-    from ares_eval.session import OPENAI_URL
+    from ares_eval.connection import OPENAI_URL
 
     url = config.judge_base_url or config.openai_base_url or OPENAI_URL
     # The model's key goes to the model's own endpoint only.

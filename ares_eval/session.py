@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import queue
-import resource
 import signal
 import threading
 import time
@@ -22,9 +20,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ares_eval import manifest, plan, records, results, tasks
+from ares_eval.connection import allow_open_files, endpoint_of, secrets_of, transport_of
 from ares_eval.inference.cache import Cache
 from ares_eval.inference.engine import Engine, EngineOptions
-from ares_eval.inference.transport import Endpoint, Transport
+from ares_eval.inference.transport import Endpoint
 from ares_eval.progress import Progress
 from ares_eval.task_metrics import GROUP_METRICS
 from ares_eval.tasks import official, scoring
@@ -34,11 +33,6 @@ from ares_eval.verify import Verifier
 if TYPE_CHECKING:
     from ares_eval.config import RunConfig
     from ares_eval.inference.servers import RunningServer
-
-OPENAI_URL = "https://api.openai.com/v1"
-
-OTHER_FILES = 200
-"""Open files besides connections: datasets, records, cache, the verifier's pipes."""
 
 VERDICTS_UNDER_WAY = 2000
 """Replies that may wait for their verdict before no further request is sent: bounds memory when answers are slow."""
@@ -117,18 +111,18 @@ class Session:
         config = self.config
         with contextlib.ExitStack() as stack:
             stack.callback(self.progress.stop)
-            _allow_open_files(config.eval_threads)
+            allow_open_files(config.eval_threads)
             cache = None
             if not config.no_cache:
                 cache = stack.enter_context(contextlib.closing(Cache(config.cache_folder())))
             verifier = stack.enter_context(Verifier())
             engine = Engine(
                 config.model_name,
-                lambda: _transport(config, self._endpoint()),
+                lambda: transport_of(config, self._endpoint()),
                 EngineOptions(
                     threads=config.eval_threads,
                     max_retries=config.max_retries,
-                    secrets=(*self._endpoint().secrets(), *_azure_secrets(config)),
+                    secrets=secrets_of(config, self._endpoint()),
                 ),
                 cache=cache,
                 before_first=lambda: self._meet(engine, stack),
@@ -234,8 +228,7 @@ class Session:
     # ------------------------------------------------------------ who is asked
 
     def _endpoint(self) -> Endpoint:
-        key = self.config.openai_api_key.value if self.config.openai_api_key else None
-        return Endpoint(self._server.base_url if self._server else self.config.openai_base_url or OPENAI_URL, key)
+        return endpoint_of(self.config, self._server.base_url if self._server else None)
 
     def _meet(self, engine: Engine, stack: contextlib.ExitStack) -> None:
         """Before the first request: start the server where we serve; who is it, and does it take pictures?"""
@@ -384,28 +377,3 @@ def _record(request: Request, asked: _Asked, reply: Reply, score: scoring.Score)
 
 def _question(sample: Sample) -> str:
     return "".join(part.text for part in sample.messages[-1].parts if isinstance(part, TextPart))
-
-
-def _allow_open_files(connections: int) -> None:
-    """Raise this process's limit of open files where it would not hold every connection."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def _azure_secrets(config: RunConfig) -> tuple[str, ...]:
-    """Keys that the official client takes from the environment by itself."""
-    names = ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN") if config.transport == "openai" else ()
-    return tuple(os.environ[name] for name in names if os.environ.get(name))
-
-
-def _transport(config: RunConfig, endpoint: Endpoint) -> Transport:
-    if config.transport == "openai":
-        from ares_eval.inference.transport_openai import OpenAITransport
-
-        return OpenAITransport(endpoint, connections=config.eval_threads, timeout=config.timeout)
-    from ares_eval.inference.transport_aiohttp import AiohttpTransport
-
-    return AiohttpTransport(endpoint, connections=config.eval_threads, timeout=config.timeout)
