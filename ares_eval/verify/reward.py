@@ -2,11 +2,13 @@
 
 ``reward.custom_reward_function.path=pkg://ares_eval.verify.reward`` and ``name=compute_score``. The answer spec of a
 row travels in its ``extra_info`` (``answer``: a mapping with type, policy, choices; ``question``); without one the
-type is guessed. An unverifiable answer earns nothing and is told apart in the returned fields.
+type is guessed. ``policy`` may be JSON text, as parquet has no mappings of free form. An unverifiable answer earns
+nothing and is told apart in the returned fields.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,10 +21,10 @@ def spec_from(fields: Mapping[str, Any] | None) -> AnswerSpec:
     answer = (fields or {}).get("answer")
     if not isinstance(answer, Mapping):
         return AnswerSpec()
-    choices = answer.get("choices")
+    choices, policy = answer.get("choices"), answer.get("policy") or {}
     return AnswerSpec(
         str(answer.get("type") or "auto"),
-        dict(answer.get("policy") or {}),
+        json.loads(policy) if isinstance(policy, str) else dict(policy),
         () if choices is None else tuple(str(choice) for choice in choices),
     )
 

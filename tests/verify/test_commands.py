@@ -199,3 +199,10 @@ def test_reward_and_lm_eval_agree_with_the_verifier() -> None:
     doc = {"question": "?", "answer": "5", "answer_spec": {"type": "number"}}
     assert process_results(doc, [["5", "6", r"\boxed{5.0}", "five"]]) == {"acc": 0.75, "unverifiable": 0.0}
     assert process_results({"target": "5"}, ["The answer is 5"])["acc"] == 1.0
+
+
+def test_a_rows_policy_may_be_json_text() -> None:
+    for policy in ({"tolerance": 0.1}, '{"tolerance": 0.1}'):
+        info = {"answer": {"type": "number", "policy": policy, "choices": None}}
+        assert compute_score("s", "\\boxed{3.05}", "3.1", info)["score"] == 1.0
+        assert compute_score("s", "\\boxed{3.5}", "3.1", info)["score"] == 0.0
