@@ -58,22 +58,6 @@ def group_tau(entropies: Sequence[Array], config: WindowConfig) -> float:
     return centre(np.array([rollout_quantile(entropy, config) for entropy in entropies]), config)
 
 
-def entropy_from_topk(logprobs: Array, vocabulary: int) -> tuple[Array, Array]:
-    """Bounds (low f64[T], high f64[T]) in nats of entropies of which only the top log-probs f32[T, K] are known.
-
-    low: the missing mass r as one symbol more. high: r spread evenly over the other symbols, r log(V - K) more. -inf is
-    a probability of 0. ValueError where more log-probs are given than the vocabulary has symbols.
-    """
-    known = logprobs.shape[1]
-    if known > vocabulary:
-        raise ValueError(f"{known} log-probs for a vocabulary of {vocabulary}")
-    probabilities = np.exp(logprobs.astype(np.float64))
-    rest = np.clip(1.0 - probabilities.sum(axis=1), 0.0, 1.0)
-    terms = np.concatenate([probabilities, rest[:, None]], axis=1)
-    low = -np.sum(terms * np.log(terms, out=np.zeros_like(terms), where=terms > 0), axis=1)
-    return low, low + rest * np.log(max(vocabulary - known, 1))
-
-
 def _measured(entropy: Array, mask: Array, config: WindowConfig) -> tuple[Array, Array]:
     """(values, how many each row has): what the quantile is taken of, token entropies or means of full windows."""
     tokens = spans(entropy, mask)
@@ -94,12 +78,14 @@ def _of_lengths(values: Array, lengths: Array) -> Ragged:
 
 def _pooled(rollouts: Rollouts, rows: Array, config: WindowConfig) -> float:
     """The quantile of all rows' values together; kept in float32, the precision that entropies arrive in."""
-    parts = []
+    values = np.empty(int(np.count_nonzero(rollouts.own[rows])), dtype=np.float32)
+    filled = 0
     for part in chunks(rollouts.own.shape):
         mask = rollouts.own[part] & rows[part][:, None]
-        parts.append(_measured(rollouts.entropy[part], mask, config)[0].astype(np.float32))
-    values = np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
-    del parts
+        measured = _measured(rollouts.entropy[part], mask, config)[0]
+        values[filled : filled + len(measured)] = measured
+        filled += len(measured)
+    values = values[:filled]
     if not len(values):
         return float("nan")
     at = config.quantile * (len(values) - 1)

@@ -26,10 +26,11 @@ def kl_weights(bins: Array, valid: Array, trained: Array, state: AEPOState, conf
         return weights
     beta = np.array(config.beta.values())
     scale = _to_mean_one(beta[bins], valid, trained, config.rho) if config.normalise == "mean_one" else 1.0
-    outside = (scale * beta * np.array(state.kappas))[bins]
+    outside = ((scale * beta * np.array(state.kappas))[bins])[:, None]
+    within = (config.rho * outside).astype(np.float32)
+    outside = outside.astype(np.float32)
     for part in chunks(trained.shape):
-        rows = outside[part][:, None]
-        weights[part] = np.where(trained[part], np.where(valid[part], config.rho * rows, rows), 0.0)
+        np.multiply(np.where(valid[part], within[part], outside[part]), trained[part], out=weights[part])
     return weights
 
 

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from ares_train.aepo import entropy as thresholds
 from ares_train.aepo import windows
 from ares_train.aepo.config import WindowConfig
-from ares_train.aepo.entropy import entropy_from_topk, group_tau, rollout_quantile, tau_high
+from ares_train.aepo.entropy import group_tau, rollout_quantile, tau_high
 from ares_train.aepo.rollouts import rollouts
 from ares_train.aepo.windows import flags, window_mean
 from tests.train import aepo_reference as oracle
@@ -167,22 +167,3 @@ def test_chunks_change_nothing(reduce: str, monkeypatch: pytest.MonkeyPatch) -> 
         part = flags(batch, tau, config)
         for field in dataclasses.fields(whole):
             np.testing.assert_array_equal(getattr(part, field.name), getattr(whole, field.name))
-
-
-@given(hnp.arrays(np.float64, 6, elements=st.floats(-30, 10)), st.integers(1, 6))
-def test_bounds_from_the_top_hold_the_true_entropy(logits: np.ndarray, k: int) -> None:
-    p = np.exp(logits - logits.max())
-    p /= p.sum()
-    true = -np.sum(p * np.log(p))
-    top = np.log(np.sort(p)[::-1][:k])
-    low, high = entropy_from_topk(top[None], 6)
-    assert low[0] <= true + 1e-9 and true <= high[0] + 1e-9
-    if k == 6:
-        assert low[0] == pytest.approx(true, abs=1e-9) and high[0] == pytest.approx(true, abs=1e-6)
-
-
-def test_bounds_take_probabilities_of_zero_and_refuse_too_many() -> None:
-    low, high = entropy_from_topk(np.array([[0.0, -np.inf]]), 10)
-    assert low[0] == 0.0 and high[0] == 0.0
-    with pytest.raises(ValueError, match="vocabulary"):
-        entropy_from_topk(np.zeros((1, 3)), 2)
