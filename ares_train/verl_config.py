@@ -6,7 +6,8 @@ The file is a Hydra primary config on top of one of verl's::
     data: {train_batch_size: 256}
 
 What counts more comes later: verl's defaults, the file, ``forced`` (what the device needs), the command line's
-``key=value`` words (Hydra's grammar, so a key that is in neither file needs a ``+``). verl itself is not imported.
+``key=value`` words (Hydra's grammar, so a key that is in neither file needs a ``+``). A file may build on a shipped
+preset by its name, wherever it lies. verl itself is not imported.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ares_eval import resources
 from ares_eval.config import ConfigError
 
 _PLACES = ("defaults", "hydra")
@@ -34,7 +36,8 @@ def compose(file: Path, overrides: Sequence[str] = (), *, forced: Sequence[str] 
 
     if not file.is_file():
         raise ConfigError(f"{file}: there is no such file")
-    words = [f"hydra.searchpath=[file://{defaults_folder()}]", *forced, *overrides]
+    places = ",".join(f"'file://{folder}'" for folder in (presets_folder(), defaults_folder()))
+    words = [f"hydra.searchpath=[{places}]", *forced, *overrides]
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(file.parent.resolve()), version_base=None):
@@ -60,6 +63,11 @@ def as_yaml(values: Mapping[str, Any]) -> str:
     import yaml
 
     return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=120)
+
+
+def presets_folder() -> Path:
+    """Where our own presets for training are."""
+    return resources.folder("configs") / "train"
 
 
 def defaults_folder() -> Path:
