@@ -1,0 +1,59 @@
+"""A preset, the device's needs and the command line's overrides as one configuration for a run
+(ares_train.verl_config).
+
+Any preset of configs/train that has a node ``aepo`` will do, and any file that builds on one
+(``defaults: [aepo_adaptive, _self_]``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ares_eval.config import ConfigError
+from ares_train import launching, verl_config
+
+EXACT_ON_CPU = "++aepo.branch.entropy_source=exact"
+"""The CPU's rollout server tells exact entropies, and no other."""
+
+
+def presets() -> list[str]:
+    """Names of the shipped presets for reinforcement learning."""
+    files = verl_config.presets_folder().glob("*.yaml")
+    return sorted(file.stem for file in files if "\naepo:" in file.read_text(encoding="utf-8"))
+
+
+def preset(name: str) -> Path:
+    """The file of a shipped preset. ConfigError where there is none of that name."""
+    if name not in presets():
+        raise ConfigError(f"there is no preset {name!r}; there are {', '.join(presets())}")
+    return verl_config.presets_folder() / f"{name}.yaml"
+
+
+def compose(file: Path, overrides: Sequence[str], device: launching.Device) -> Any:
+    """The resolved DictConfig of ``file`` on ``device``; overrides come last. ConfigError for what cannot be."""
+    forced = [*launching.rl_on_cpu(), EXACT_ON_CPU] if device.name == "cpu" else []
+    return verl_config.compose(file, [_free(word) for word in overrides], forced=forced)
+
+
+def device_of(file: Path, overrides: Sequence[str]) -> launching.Device:
+    """Where the run of ``file`` trains: the CPU where its ``trainer.device`` says so, else what this machine has."""
+    asked = verl_config.compose(file, [_free(word) for word in overrides]).trainer.device
+    found = launching.find_device()
+    return launching.Device("cpu", found.count) if asked == "cpu" else found
+
+
+def load(file: Path) -> Any:
+    """A configuration that ``verl_config.write`` wrote, as strict about unknown keys as Hydra's."""
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.load(file)
+    OmegaConf.set_struct(config, True)
+    return config
+
+
+def _free(word: str) -> str:
+    """Settings of ``aepo`` may be given whether the preset names them or not: their own check knows unknown ones
+    better."""
+    return f"++{word}" if word.startswith("aepo.") else word
