@@ -19,11 +19,16 @@ from types import ModuleType
 
 from ares_train import verl_compat
 
-AFTER: Mapping[str, tuple[str, ...]] = {}
+AFTER: Mapping[str, tuple[str, ...]] = {
+    "verl.workers.engine.fsdp.transformer_impl": ("ares_train.vision",),
+}
 """verl module -> modules or ``module:function`` of ours for right after it, on every device."""
 
 AFTER_ON_CPU: Mapping[str, tuple[str, ...]] = {
     "verl.workers.engine.fsdp.transformer_impl": ("ares_train.verl_cpu.engines",),
+    "verl.utils.dataset.rl_dataset": ("ares_train.verl_cpu.pictures:reader",),
+    "verl.utils.dataset.vision_utils": ("ares_train.verl_cpu.pictures:reader",),
+    "verl.workers.config.model": ("ares_train.verl_cpu.pictures:processors",),
     "verl.workers.rollout.base": ("ares_train.verl_cpu.registration:adapter",),
     "verl.workers.rollout.replica": ("ares_train.verl_cpu.registration:replica",),
 }

@@ -59,6 +59,18 @@ TABLE: tuple[Name, ...] = (
         "asks for pinned memory, which the CPU backend leaves out",
         ("module",),
     ),
+    Name(
+        "verl.workers.engine.fsdp.transformer_impl:FSDPEngine._build_module", "keeps our key out of the model's config"
+    ),
+    Name(
+        "verl.workers.engine.fsdp.transformer_impl:FSDPEngine._build_optimizer",
+        "leaves frozen parameters out",
+        ("module",),
+    ),
+    Name("verl.workers.config.optimizer:build_optimizer", "builds it", ("parameters", "config")),
+    # Pictures without torchvision.
+    Name("verl.utils.dataset.vision_utils:process_image", "imports qwen_vl_utils when it reads a picture", ("image",)),
+    Name("verl.utils.tokenizer:hf_processor", "builds processors by AutoProcessor", ("name_or_path",)),
     # The rollout engine of the CPU backend.
     Name("verl.workers.rollout.base:_ROLLOUT_REGISTRY", "adds the adapter of hf_cpu"),
     Name("verl.workers.rollout.base:BaseRollout", "base of the adapter of hf_cpu"),

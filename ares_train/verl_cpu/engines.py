@@ -1,4 +1,4 @@
-"""verl's FSDP2 engines on the CPU. Importing this module registers them for the device ``cpu``.
+"""verl's FSDP2 engines on the CPU, with a frozen vision tower where asked. Importing this module registers them.
 
 verl has them for CUDA and NPUs only. Two things differ here: a forward-only model (the reference) is not "offloaded" to
 pinned host memory, which a CPU-only torch cannot give, and FSDP1 is refused, which takes no CPU parameters.
@@ -10,6 +10,8 @@ from typing import Any
 
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
+
+from ares_train.vision import FrozenVision
 
 
 class _OnCPU:
@@ -40,7 +42,7 @@ class _OnCPU:
 
 
 @EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")
-class CPULanguageModel(_OnCPU, FSDPEngineWithLMHead):
+class CPULanguageModel(_OnCPU, FrozenVision, FSDPEngineWithLMHead):
     """Actor, reference and SFT model."""
 
 
