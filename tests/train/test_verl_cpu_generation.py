@@ -122,3 +122,75 @@ def test_unnamed_requests_are_counted_and_get_the_streams_of_their_number():
 def test_replicas_that_count_for_themselves_do_not_repeat_each_other():
     first, second = Streams(1, replica=0).open(0, [1], (), {}), Streams(1, replica=1).open(0, [1], (), {})
     assert numbers(first) != numbers(second)
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory):
+    """The tiny vision-language model with its processor, as verl's model configuration loads them on the CPU."""
+    from transformers import AutoModelForImageTextToText
+
+    from ares_eval.inference.servers.hf_model import load_processor
+    from ares_train.verl_cpu import pictures
+    from tests.models import tiny_qwen_vl
+
+    folder = tiny_qwen_vl.build(tmp_path_factory.mktemp("seeing"))
+    pictures.processors()
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = load_processor(str(folder))
+    ends = frozenset([processor.tokenizer.eos_token_id])
+    return Generator(model, ends=ends, pad=processor.tokenizer.pad_token_id, processor=processor)
+
+
+def picture_asks(generator: Generator, count: int) -> list[Ask]:
+    """Questions about pictures of several sizes, every third one without a picture."""
+    from PIL import Image
+
+    rng = np.random.default_rng(5)
+    settings, streams, made = Settings(1.0, 0, 1.0, 6, True), Streams(seed=1), []
+    for number in range(count):
+        shown = (
+            []
+            if number % 3 == 2
+            else [Image.fromarray(rng.integers(0, 255, (56 + 28 * number, 84, 3), dtype=np.uint8))]
+        )
+        content = [*({"type": "image"} for _ in shown), {"type": "text", "text": f"What is {number}?"}]
+        text = generator.processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        ids = generator.processor(text=[text], images=shown or None, return_tensors="pt")["input_ids"][0].tolist()
+        made.append(Ask(ids, settings, streams.open(0, ids, (), {PARAMETER: "0"}), shown))
+    return made
+
+
+def test_pictures_are_seen_as_in_a_full_forward_pass_of_transformers(seeing):
+    for ask, answer in zip(picture_asks(seeing, 4), seeing.answer(picture_asks(seeing, 4), max_batch=4), strict=True):
+        ids = torch.tensor([[*ask.prompt, *answer.tokens]])
+        vision = {}
+        if ask.pictures:
+            vision = dict(seeing.processor.image_processor(images=list(ask.pictures), return_tensors="pt"))
+            vision["mm_token_type_ids"] = (ids == seeing.processor.image_token_id).long()
+        seeing.model.model.rope_deltas = None
+        with torch.no_grad():
+            logits = seeing.model(input_ids=ids, attention_mask=torch.ones_like(ids), **vision).logits[0]
+        wanted = logits[len(ask.prompt) - 1 : -1].double().log_softmax(-1)
+        found = wanted.gather(-1, torch.tensor(answer.tokens).unsqueeze(-1)).squeeze(-1)
+        assert answer.log_probs == pytest.approx(found.tolist(), abs=1e-4)
+
+
+def test_another_picture_changes_the_answer(seeing):
+    first, other = picture_asks(seeing, 2)[0], picture_asks(seeing, 2)[0]
+    blank = [picture.point(lambda _: 0) for picture in other.pictures]
+    one, two = seeing.answer([first, Ask(other.prompt, other.settings, other.stream, blank)], max_batch=2)
+    assert one.entropies[0] != pytest.approx(two.entropies[0], abs=1e-5)
+
+
+def test_a_picture_that_does_not_fit_its_place_in_the_prompt_is_refused(seeing):
+    ask = picture_asks(seeing, 1)[0]
+    cut = [token for token in ask.prompt if token != seeing.processor.image_token_id]
+    with pytest.raises(ValueError, match=r"the prompt has 0 picture tokens, its 1 pictures need 6"):
+        seeing.answer([Ask(cut, ask.settings, ask.stream, ask.pictures)], max_batch=1)
+
+
+def test_a_picture_for_a_model_of_text_is_refused(generator, seeing):
+    with pytest.raises(ValueError, match="without a picture processor"):
+        generator.answer(picture_asks(seeing, 1), max_batch=1)
