@@ -142,6 +142,7 @@ class TracesConfig:
     path: str
     """A file or a glob."""
     response: str = "response"
+    """Column with the response, or a list of responses."""
     reasoning: str | None = None
     qid: str | None = None
     """Column with our question ids; else the question is found by ``id`` (and ``source``), else by its text."""
@@ -149,6 +150,10 @@ class TracesConfig:
     source: str | None = None
     question: str | None = None
     finish_reason: str | None = None
+    correct: str | None = None
+    """Column with recorded verdicts (true, false, 1, 0, null): they are not made anew."""
+    tokens: str | None = None
+    """Column with lengths under rate.tokenizer: they are not counted anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +219,7 @@ class RateConfig:
     workers: Annotated[int, Meta(ge=1, le=256)] = 2
     """Parts that are rated at the same time."""
     min_valid: Count = 4
-    """Questions with fewer verdicts of right or wrong have no pass rate."""
+    """Questions with fewer verdicts of right or wrong have no pass rate (all draws, where fewer are asked for)."""
     require_box: bool = False
     require_think: bool = False
     trust_source: tuple[str, ...] = ()

@@ -9,3 +9,7 @@ class AdacsError(Exception):
 
 class Incomplete(AdacsError):
     """A stage ended before its work was done; the same command goes on from there. Exit code 3."""
+
+
+class Interrupted(AdacsError):
+    """The user stopped a stage; the same command goes on from there. Exit code 130."""

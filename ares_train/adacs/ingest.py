@@ -50,6 +50,7 @@ def run(config: AdacsConfig, work: Path, note: Callable[[str], None]) -> None:
     if store.artifact_done(layout.ingest_report, settings, inputs):
         note(f"ingest: {len(stage.numbers())} parts are there already")
         return
+    store.begin_artifact(layout.ingest_report)
     prepared = _prepare(config, layout, opened, indexes, compared, note)
     paths = [path for one in prepared for path in one.parts()]
     found = _Sorted(coverage)

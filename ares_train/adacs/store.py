@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ares_eval.types import Json
+from ares_train.adacs.errors import AdacsError
 
 VERSION = 1
 """Raised when files of an earlier layout must be made anew."""
@@ -62,6 +63,13 @@ class Stage:
         """Whether the part was finished with these settings and inputs (digests of what it was made from)."""
         return _matches(self.path(part), self.manifest(part), fingerprint(self.fingerprint, list(inputs)))
 
+    def finished(self, part: int) -> bool:
+        """Whether the part was finished with these settings, whatever its inputs were."""
+        manifest = self.manifest(part)
+        if manifest is None or manifest.settings != self.fingerprint:
+            return False
+        return _matches(self.path(part), manifest, manifest.fingerprint)
+
     def write(self, part: int, content: Content, schema: pa.Schema, inputs: Sequence[str] = ()) -> Manifest:
         """Write a part; ``content`` is cast to ``schema`` (columns by name; raises where a value does not fit)."""
         path = self.path(part)
@@ -74,19 +82,8 @@ class Stage:
 
     def numbers(self) -> list[int]:
         """Numbers of the parts that were finished with these settings, in order."""
-        found = []
-        for file in sorted(self.folder.glob("part-*.json")):
-            word = file.stem.removeprefix("part-")
-            if not word.isdigit():
-                continue
-            manifest = _read_manifest(file)
-            if (
-                manifest is not None
-                and manifest.settings == self.fingerprint
-                and _matches(file.with_suffix(".parquet"), manifest, manifest.fingerprint)
-            ):
-                found.append(int(word))
-        return found
+        words = (file.stem.removeprefix("part-") for file in sorted(self.folder.glob("part-*.json")))
+        return [int(word) for word in words if word.isdigit() and self.finished(int(word))]
 
     def parts(self) -> list[Path]:
         """The finished parts, in order."""
@@ -128,6 +125,11 @@ def artifact_manifest(path: Path) -> Path:
     return path.with_name(path.name + ".manifest.json")
 
 
+def begin_artifact(path: Path) -> None:
+    """Say that ``path`` is no longer what it was made from: until it is written anew, nobody may read it."""
+    artifact_manifest(path).unlink(missing_ok=True)
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a finished file by its manifest, part or artefact. Raises FileNotFoundError where it has none."""
     for place in (path.with_suffix(".json"), artifact_manifest(path)):
@@ -135,6 +137,14 @@ def digest(path: Path) -> str:
         if manifest is not None:
             return manifest.sha256
     raise FileNotFoundError(f"{path} is not finished: it has no manifest")
+
+
+def digest_or(path: Path, stage: str) -> str:
+    """``digest``, or AdacsError that names the stage whose work is missing."""
+    try:
+        return digest(path)
+    except FileNotFoundError:
+        raise AdacsError(f"{path} is not there: run `ares-train adacs {stage}` to its end first") from None
 
 
 def batches(
@@ -167,7 +177,7 @@ def _keep(
         manifest = Manifest(
             rows=rows,
             bytes=temporary.stat().st_size,
-            sha256=_sha256(temporary),
+            sha256=file_digest(temporary),
             settings=settings,
             fingerprint=whole,
         )
@@ -215,6 +225,7 @@ def _read_manifest(path: Path) -> Manifest | None:
         return None
 
 
-def _sha256(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
