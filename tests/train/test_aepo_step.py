@@ -406,3 +406,21 @@ def test_the_controllers_kappa_reaches_the_weights() -> None:
     state = controlled(before.state, np.array([0.04, 0.0, 0.0]), np.array([2, 0, 0]), config.kl.controller)
     assert state.kappas == (1.5, 1.0, 1.0)
     np.testing.assert_allclose(shape(batch, state, config).kl_weight, 1.5 * before.kl_weight, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "tokens"), [(0, 0), (0, 5), (2, 0), (1, 3)])
+@pytest.mark.parametrize(
+    "settings_",
+    [
+        {},
+        {"reward": {"target_mode": "group", "fixed_lambda": 0.05}},
+        {"reward": {"mode": "released"}, "filter": {"metric": "reward"}},
+        {"window": {"reduce": "pooled", "quantile_of": "window"}, "kl": {"normalise": "mean_one"}},
+        {"branch": {"mode": "extra"}, "advantage": {"group": "siblings"}, "window": {"valid_mode": "branched"}},
+    ],
+)
+def test_next_to_nothing_is_shaped_like_anything(rows: int, tokens: int, settings_: dict[str, Any]) -> None:
+    batch = rollouts(np.zeros((rows, tokens)), np.ones((rows, tokens), dtype=bool), np.ones(rows), np.zeros(rows))
+    shaped = shape(batch, AEPOState(), AEPOConfig.from_dict(settings_))
+    assert AEPOState.from_json(shaped.state.to_json()) == shaped.state
+    assert len(shaped.reward) == rows and np.isfinite(shaped.advantage).all()
