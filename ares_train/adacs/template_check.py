@@ -16,12 +16,10 @@ from typing import Any, TypeAlias
 
 from ares_train.adacs.errors import AdacsError
 from ares_train.adacs.placeholders import IMAGE
+from ares_train.verl_cpu import pictures
 
 Messages: TypeAlias = Sequence[Mapping[str, str]]
 """Turns with ``role`` and ``content``, the last one the assistant's."""
-
-FETCH_MIN_TOKENS, FETCH_MAX_TOKENS = 4, 16_384
-"""qwen_vl_utils, by which verl reads pictures, first brings each to within so many tokens' worth of pixels."""
 
 REASONS: Mapping[str, str] = {
     "template": "the template of its turns one by one is not that of the whole",
@@ -89,10 +87,10 @@ class TemplateCheck:
         if len(stripped[-1]) <= self._generation:
             return Checked(None, "nothing_to_learn")
         try:
-            pictures = sum(self._picture_tokens(path) - 1 for path in images)
-        except OSError:
+            shown = sum(self._picture_tokens(path) - 1 for path in images)
+        except (OSError, ValueError):
             return Checked(None, "picture")
-        tokens = len(whole) + pictures
+        tokens = len(whole) + shown
         return Checked(tokens, "too_long" if tokens > self.max_length else None)
 
     def _text(self, messages: Messages, *, add_generation_prompt: bool = False) -> str:
@@ -115,34 +113,35 @@ class TemplateCheck:
         return self._frames[roles]
 
     def _picture_tokens(self, path: str) -> int:
-        """Tokens of a picture; OSError where it cannot be read."""
-        from PIL import Image, UnidentifiedImageError
-        from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+        """Tokens of a picture as verl reads it, by qwen-vl-utils and then the processor, each of which scales it.
 
-        try:
-            with Image.open(path.removeprefix("file://")) as image:
-                width, height = image.size
-        except UnidentifiedImageError as error:
-            raise OSError(str(error)) from error
+        OSError or ValueError where it cannot be read or is too thin a strip.
+        """
+        from PIL import Image
+
+        pictures.reader()
+        from qwen_vl_utils.vision_process import smart_resize
+
+        with Image.open(path.removeprefix("file://")) as image:
+            width, height = image.size
         factor = int(self.processor.image_processor.patch_size) * int(self.processor.image_processor.merge_size)
-        least, most = FETCH_MIN_TOKENS * factor**2, FETCH_MAX_TOKENS * factor**2
-        size = smart_resize(height, width, factor, min_pixels=least, max_pixels=most)
+        size = smart_resize(height, width, factor)
         return int(self.processor._get_num_multimodal_tokens(image_sizes=[size])["num_image_tokens"][0])
 
 
 def load(name: str, revision: str | None, max_length: int) -> TemplateCheck:
     """The check for the student ``name`` (a folder or a Hub id). Raises AdacsError."""
+    import transformers
     from transformers import AutoConfig, AutoTokenizer
 
-    from ares_eval.inference.servers.hf_model import load_processor
-
+    pictures.processors()
     try:
         place = name if revision is None or Path(name).is_dir() else _snapshot(name, revision)
         tokenizer = AutoTokenizer.from_pretrained(place)
         # A tokenizer alone, without a model's config, is that of a text model.
         lone = Path(place).is_dir() and not (Path(place) / "config.json").is_file()
-        pictures = not lone and hasattr(AutoConfig.from_pretrained(place), "vision_config")
-        processor = load_processor(place) if pictures else None
+        sees = not lone and hasattr(AutoConfig.from_pretrained(place), "vision_config")
+        processor = transformers.AutoProcessor.from_pretrained(place) if sees else None
     except (OSError, ValueError, ImportError) as error:
         line = " ".join(str(error).split())[:300]
         raise AdacsError(f"write.tokenizer: cannot load tokenizer and processor of {name!r}: {line}") from error

@@ -51,7 +51,7 @@ def pool(count: int = 6, **fields: Any) -> list[Planted]:
 def asked(student: Path | None, **settings: Any) -> AdacsConfig:
     settings = {"tokenizer": None if student is None else str(student), "system_prompt": PROMPT, **settings}
     sample = {"teacher": {"ask": {"model_name": "t", "openai_base_url": "http://localhost:1/v1"}}}
-    return configured(sample=sample, select={"pool": "estimator"}, write=settings)
+    return configured(sample=sample, select={"pool": "estimator", "size": 10_000}, write=settings)
 
 
 def written(work: Path, config: AdacsConfig) -> dict[str, list[dict[str, Any]]]:
@@ -63,6 +63,15 @@ def written(work: Path, config: AdacsConfig) -> dict[str, list[dict[str, Any]]]:
 
 def files(work: Path) -> list[Path]:
     return sorted(file for file in (work / "sft").glob("*/*.parquet") if file.parent.name != "parts")
+
+
+def checked_lengths(work: Path) -> dict[tuple[str, str, int], int]:
+    """Tokens of each row as write counted them."""
+    return {
+        (row["qid"], row["pool"], row["draw"]): row["length"]
+        for path in sorted((work / "sft" / "parts").glob("*.parquet"))
+        for row in pq.read_table(path).to_pylist()
+    }
 
 
 def dataset(paths: list[Path], student: Path, **options: Any) -> Any:
@@ -97,16 +106,12 @@ def test_verl_reads_the_files_and_counts_their_tokens_as_we_do(tmp_path: Path, t
     assert first["messages"][2] == {"role": "assistant", "content": "<think>well 0</think>\n\\boxed{0}"}
     assert {"qid", "source", "pool", "draw", "tier", "p", "target", "tokens"} <= first.keys() and "images" not in first
     found = dataset([tmp_path / "sft" / name for name in rows], text_student)
-    parts = {
-        (row["qid"], row["pool"], row["draw"]): row["length"]
-        for path in sorted((tmp_path / "sft" / "parts").glob("*.parquet"))
-        for row in pq.read_table(path).to_pylist()
-    }
+    known = checked_lengths(tmp_path)
     order = [row for name in rows for row in rows[name]]
     assert len(found) == len(order) == 12
     for place, row in enumerate(order):
         item = found[place]
-        assert len(item["input_ids"]) == parts[row["qid"], row["pool"], row["draw"]]
+        assert len(item["input_ids"]) == known[row["qid"], row["pool"], row["draw"]]
         learnt = item["input_ids"][item["loss_mask"].bool()]
         assert found.tokenizer.decode(learnt) == row["messages"][-1]["content"] + "<|im_end|>\n"
 
@@ -143,13 +148,11 @@ def test_pictures_go_by_reference_through_verls_dataset(tmp_path: Path, vision_s
         work / "sft/adacs/image-train.parquet"
     )
     found = dataset(files(work)[:2], vision_student)
-    known = {
-        row["qid"]: row["length"]
-        for file in (work / "sft/parts").glob("*.parquet")
-        for row in pq.read_table(file).to_pylist()
-    }
-    order = [row["qid"] for file in files(work)[:2] for row in pq.read_table(file).to_pylist()]
-    assert [len(found[place]["input_ids"]) for place in range(len(found))] == [known[qid] for qid in order]
+    known = checked_lengths(work)
+    order = [
+        (row["qid"], row["pool"], row["draw"]) for file in files(work)[:2] for row in pq.read_table(file).to_pylist()
+    ]
+    assert [len(found[place]["input_ids"]) for place in range(len(found))] == [known[key] for key in order]
     assert sum("multi_modal_inputs" in found[place] for place in range(len(found))) == 2
 
 
