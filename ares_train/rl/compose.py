@@ -37,11 +37,14 @@ def compose(file: Path, overrides: Sequence[str], device: launching.Device) -> A
     return verl_config.compose(file, [_free(word) for word in overrides], forced=forced)
 
 
-def device_of(file: Path, overrides: Sequence[str]) -> launching.Device:
-    """Where the run of ``file`` trains: the CPU where its ``trainer.device`` says so, else what this machine has."""
+def device_of(file: Path, overrides: Sequence[str], name: str = "auto") -> launching.Device:
+    """Where the run of ``file`` trains: ``name`` (cuda, cpu), or for auto the CPU where its ``trainer.device`` says so,
+    else what this machine has."""
+    if name == "cuda":
+        return launching.Device("cuda", 0)
     asked = verl_config.compose(file, [_free(word) for word in overrides]).trainer.device
     found = launching.find_device()
-    return launching.Device("cpu", found.count) if asked == "cpu" else found
+    return launching.Device("cpu", found.count) if "cpu" in (name, asked) else found
 
 
 def load(file: Path) -> Any:

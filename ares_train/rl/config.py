@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ares_train.aepo.config import AdvantageConfig, AEPOConfig, ConfigError
-from ares_train.rl.fields import AGENT_LOOP, AGENT_LOOP_MANAGER, STOCK_AGENT_LOOP
+from ares_train.rl.fields import AGENT_LOOP, AGENT_LOOP_MANAGER, CHECKPOINT_CALLBACK, STOCK_AGENT_LOOP
 
 STOCK_ADVANTAGE = AdvantageConfig()
 """Settings at which the advantages are left to verl's own GRPO."""
@@ -51,8 +51,11 @@ def own_rewards(aepo: AEPOConfig) -> bool:
 
 
 def _fill(config: Any, aepo: AEPOConfig) -> None:
-    """What follows from ``aepo``: the agent loop that can fork, and as many log-probs as its entropy source asks
-    for."""
+    """What follows: the agent loop that can fork, as many log-probs as its entropy source asks for, and the callback
+    that queues checkpoints where there is a ``trainer.eval``."""
+    trainer = config.trainer
+    if trainer.get("eval") and trainer.get("checkpoint_callback_class") is None:
+        trainer.checkpoint_callback_class = CHECKPOINT_CALLBACK
     agent = config.actor_rollout_ref.rollout.agent
     if aepo.branch.mode == "off":
         return
@@ -100,7 +103,7 @@ def _trainer(config: Any, aepo: AEPOConfig) -> list[tuple[bool, str]]:
         ),
         (
             bool(correction.get("bypass_mode", False)),
-            "algorithm.rollout_correction.bypass_mode=true leaves out the pass with the exact entropies; set it to false",
+            "algorithm.rollout_correction.bypass_mode=true leaves out the pass with exact entropies; set it to false",
         ),
         (
             bool((config.get("distillation") or {}).get("enabled", False)),

@@ -4,8 +4,8 @@ actor does.
 | name | from | quality, cost |
 |---|---|---|
 | ``exact`` | our CPU rollout server | exact |
-| ``server_topk`` | the top K of each step, by our vLLM server, unproven | a lower bound; one top-k a step |
-| ``rescore`` | a second request that scores the answer as a prompt, at temperature 1 | a lower bound; one more prefill |
+| ``server_topk`` | the top K of each step, by our vLLM server | a lower bound; one top-k a step |
+| ``rescore`` | a second request that scores the answer as a prompt, temperature 1 | a lower bound; one more prefill |
 | ``surprisal`` | -log p of each sampled token | unbiased (E[-log p] = H) and very noisy; free |
 
 Values of two sources must never be compared; the trainer logs how the chosen one fits the actor's exact entropies.

@@ -27,7 +27,7 @@ TAU = "ares_tau"
 AGENT_LOOP = "ares_single_turn"
 STOCK_AGENT_LOOP = "single_turn_agent"
 AGENT_LOOP_MANAGER = "ares_train.rl.rollout.BranchingManager"
-ADVANTAGE = "ares_grpo"
+CHECKPOINT_CALLBACK = "ares_train.loop.callback.AresCheckpointCallback"
 
 KL_CLASSES = 6
 """Three difficulty bins, outside and inside windows."""

@@ -30,6 +30,7 @@ from ares_eval.analysis.words import DEFAULT_LIST, TriggerWords, read_words
 from ares_train.aepo.kl import controlled
 from ares_train.aepo.state import AEPOState
 from ares_train.aepo.step import Shaped, shape
+from ares_train.loop import queue
 from ares_train.rl import batches, rows, state_file
 from ares_train.rl.config import bind, own_advantages, own_rewards
 from ares_train.rl.fields import TAU
@@ -49,7 +50,9 @@ class AEPOTrainer(PPOTrainerSync):
     def __init__(self, config: Any) -> None:
         self.aepo = bind(config)
         self.state = AEPOState()
+        self._run = Path(config.trainer.default_local_dir)
         self._prompts = 0
+        self._evaluations: set[str] = set()
         self._warned: set[str] = set()
         self._words = _trigger_words(self.aepo.window)
         super().__init__(config=config)
@@ -80,11 +83,20 @@ class AEPOTrainer(PPOTrainerSync):
             self.state = state
 
     def _checkpoint(self, step: int) -> Path:
-        return Path(self.config.trainer.default_local_dir) / f"global_step_{step}"
+        return self._run / f"global_step_{step}"
+
+    # ---------------------------------------------------------------- the loop with the evaluation
+
+    def _consume_sync_metrics(self) -> dict[str, Any]:
+        """With what was evaluated meanwhile: ``eval/*`` of the checkpoint ``eval/ckpt_step``."""
+        return {**super()._consume_sync_metrics(), **queue.new_results(self._run, self._evaluations)}
 
     # ---------------------------------------------------------------- rollout
 
     def on_step_begin(self) -> None:
+        reason = queue.stop_requested(self._run)
+        if reason is not None:
+            raise TrainingStopped(reason)
         self._prompts = 0
         super().on_step_begin()
 
