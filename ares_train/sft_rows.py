@@ -1,7 +1,8 @@
 """verl's fine-tuning dataset, with rows of text and rows of pictures in one batch.
 
-verl 0.9.1 fails on such a batch (its collator wants every row to have vision inputs or none), and on a row whose
-``images`` is null. Set by ``data.custom_cls``: ``{path: pkg://ares_train.sft_rows, name: Rows}``.
+verl 0.9.1 fails on such a batch (its collator wants every row to have vision inputs or none), on a row whose ``images``
+is null, and on a model of text where the column is there at all. Set by ``data.custom_cls``:
+``{path: pkg://ares_train.sft_rows, name: Rows}``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,6 @@ class Rows(MultiTurnSFTDataset):
 
     def _build_messages(self, example: dict[str, Any]) -> Any:
         pictures = example.get(self.image_key)
-        if pictures is None or pictures is pd.NA:
-            example = {**example, self.image_key: []}
+        if pictures is None or pictures is pd.NA or len(pictures) == 0:
+            example = {name: value for name, value in example.items() if name != self.image_key}
         return super()._build_messages(example)

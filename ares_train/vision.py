@@ -17,10 +17,9 @@ from typing import Any
 from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-KEY = "freeze_vision_tower"
+from ares_train.towers import TOWERS, vision_towers
 
-TOWERS = ("visual", "vision_tower", "vision_model")
-"""What vision-language models of transformers call their vision tower, as the last part of its name."""
+KEY = "freeze_vision_tower"
 
 
 class FrozenVision:
@@ -60,7 +59,7 @@ def freeze(module: Any) -> int:
 
     Raises ValueError where there is none.
     """
-    towers = [tower for name, tower in module.named_modules() if name.rpartition(".")[2] in TOWERS]
+    towers = vision_towers(module)
     if not towers:
         raise ValueError(
             f"{KEY} is set, but {type(module).__name__} has no vision tower ({', '.join(TOWERS)}): remove the setting"
