@@ -159,7 +159,7 @@ def _prepare(
             size = source.table.size
             total = size if source.config.limit is None or size is None else min(size, source.config.limit)
             ticker = Ticker(f"ingest {source.config.name}", "rows", total, note)
-            _prepare_source(source, preparer, stage, submit, 2 * workers, ticker)
+            _prepare_source(source, preparer, stage, submit, 2 * workers if workers > 1 else 1, ticker)
             stages.append(stage)
     return stages
 

@@ -156,6 +156,11 @@ def batches(
             yield from file.iter_batches(rows, columns=None if columns is None else list(columns))
 
 
+def write_json(path: Path, content: Json) -> None:
+    """Replace a JSON file in one step; without a manifest, for files that no stage is made from."""
+    write_text(path, _json(content).decode())
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a file by ``text`` in one step; without a manifest, for files that only people read."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,7 +176,7 @@ def _keep(
     with _replacing(path) as temporary:
         if schema is None:
             rows = 1
-            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(content, order="sorted"), indent=2) + b"\n")
+            temporary.write_bytes(_json(content))
         else:
             rows = _write_parquet(temporary, content, schema)
         manifest = Manifest(
@@ -182,8 +187,12 @@ def _keep(
             fingerprint=whole,
         )
     with _replacing(beside) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+        temporary.write_bytes(_json(manifest))
     return manifest
+
+
+def _json(content: Json) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(content, order="sorted"), indent=2) + b"\n"
 
 
 def _write_parquet(path: Path, content: Content, schema: pa.Schema) -> int:

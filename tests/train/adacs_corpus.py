@@ -38,7 +38,7 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def configured(source: Path, url: str = "http://127.0.0.1:9/v1", **sections: Mapping[str, Any]) -> AdacsConfig:
-    """A configuration over one JSONL source and a server at ``url``; ``sections`` are merged over it, two levels deep."""
+    """A configuration over one JSONL source and a server at ``url``; ``sections`` are merged over it, two levels."""
     values: dict[str, Any] = {
         "ingest": {
             "sources": [{"name": "sums", "path": str(source), "fields": {"id": "id"}, "answer_type": "number"}],
