@@ -1,40 +1,23 @@
-"""verl's actor (TrainingWorker, FSDP2, ppo_loss) on the CPU platform, in one child process: two ranks are not needed
-to see that the right log-probabilities rise, that the reference model loads, and that weights reach the rollout."""
+"""verl's actor on the CPU platform, in one process each: the right log-probabilities rise, the reference model loads,
+weights reach the rollout whole or not at all, pictures are seen alike by both, a frozen vision tower stays as it is.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-from tests.models import tiny_text
-
-SCRIPT = Path(__file__).with_name("verl_cpu_actor.py")
+from tests.models import tiny_qwen_vl, tiny_text
+from tests.train.verl_actor import said_by
 
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
-    folder = tiny_text.build(tmp_path_factory.mktemp("actor"))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(SCRIPT), str(folder)],
-        env={
-            **os.environ,
-            "VERL_PLATFORM": "cpu",
-            "VERL_USE_EXTERNAL_MODULES": "ares_train.plugin",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return said_by("verl_cpu_actor.py", str(tiny_text.build(tmp_path_factory.mktemp("actor"))))
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    return said_by("verl_cpu_seeing_actor.py", str(tiny_qwen_vl.build(tmp_path_factory.mktemp("seeing"))))
 
 
 def test_it_runs_on_our_platform_and_engine(said):
@@ -59,5 +42,26 @@ def test_weights_reach_the_rollout_model_and_only_whole(said):
     assert "1 of another shape (model.layers.0.input_layernorm.weight)" in said["refused"]
 
 
-def test_fsdp1_is_refused_with_the_mend(said):
+def test_what_cannot_run_is_refused_with_the_mend(said):
     assert said["fsdp1"] == "strategy=fsdp does not run on the CPU: set strategy=fsdp2"
+    assert said["no_tower"].startswith("freeze_vision_tower is set, but Qwen2ForCausalLM has no vision tower")
+
+
+def test_a_frozen_vision_tower_stays_and_the_language_model_learns(seen):
+    frozen = seen["frozen"]
+    assert frozen["tower"] > 40
+    assert frozen["tower_changed"] == 0
+    # The output head is the embedding, under two names.
+    assert frozen["rest_changed"] == frozen["rest"]
+    assert frozen["optimizer"] == frozen["rest"] - 1
+    assert not frozen["in_config"]
+
+
+def test_without_the_key_the_tower_is_trained_too(seen):
+    free = seen["free"]
+    assert free["tower_changed"] > 0.9 * free["tower"]
+    assert free["optimizer"] == free["tower"] + free["rest"] - 1
+
+
+def test_actor_and_rollout_see_pictures_alike(seen):
+    assert seen["rollout_difference"] < 1e-4
