@@ -5,30 +5,27 @@ rank, ``model_world_size_W_rank_R.pt``, and configuration and tokenizer in ``hug
 save contents the whole weights are there too, and they are then what is read. ``latest_checkpointed_iteration.txt`` is
 written last: a step beyond it is still being written, or belongs to a line of training that was left.
 
-verl prunes old checkpoints by removing the folder (``max_ckpt_to_keep``) and asks nobody. :func:`pinned` holds a
-checkpoint by hard links, which cost no space and which pruning cannot reach.
+verl prunes old checkpoints by removing the folder (``max_ckpt_to_keep``) and asks nobody. :func:`pin` holds one by hard
+links, which cost no space and which pruning cannot reach.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 logger = logging.getLogger(__name__)
 
+GONE = "removed while it was read (pruned by verl's max_ckpt_to_keep, perhaps); take a newer one"
 TRACKER = "latest_checkpointed_iteration.txt"
 STEP_FOLDER = re.compile(r"global_step_(\d+)")
 RANK_FILE = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
@@ -44,8 +41,6 @@ WEIGHT_SUFFIXES = (
     ".h5",
     ".msgpack",
 )
-PINNED = Path("eval", "pinned")
-"""Under the run's folder: the leases of :func:`pinned`."""
 
 
 class CheckpointError(Exception):
@@ -171,11 +166,20 @@ def _rank_files(actor: Path) -> tuple[Path, ...]:
             f"{actor}: {len(missing)} of {size} rank files are missing, the first is "
             f"model_world_size_{size}_rank_{missing[0]}.pt; copy the files of all nodes into one folder"
         )
-    for rank in range(size):
-        # The directory of a zip file is at its end: a file that is cut or still being written has none.
-        if not zipfile.is_zipfile(files[rank]):
-            raise CheckpointError(f"{files[rank]}: cut off or still being written (not a whole torch file)")
-    return tuple(files[rank] for rank in range(size))
+    found = tuple(files[rank] for rank in range(size))
+    for path in found:
+        try:
+            # The directory of a zip file is at its end: a file that is cut or still being written has none.
+            with zipfile.ZipFile(path) as archive:
+                saved_as = archive.namelist()[0].split("/")[0] + path.suffix
+        except FileNotFoundError:
+            raise CheckpointError(f"{path}: {GONE}") from None
+        except (zipfile.BadZipFile, IndexError):
+            raise CheckpointError(f"{path}: cut off or still being written (not a whole torch file)") from None
+        # torch writes a file's first name into it. A rank's file under another rank's name would pass for its part.
+        if RANK_FILE.fullmatch(saved_as) and saved_as != path.name:
+            raise CheckpointError(f"{path}: was saved as {saved_as}; put every rank's own file in its place")
+    return found
 
 
 def _world_size(actor: Path) -> int | None:
@@ -210,6 +214,18 @@ def digest(checkpoint: Checkpoint) -> str:
     return content_digest(contents(checkpoint.actor))
 
 
+def signatures(files: Contents) -> dict[Path, tuple[int, int, int]]:
+    """Inode, size and time of change of the files: what is different after any of them was written again."""
+    found = {}
+    for path in (*files.weights, *files.texts):
+        try:
+            state = path.stat()
+        except FileNotFoundError:
+            raise CheckpointError(f"{path}: {GONE}") from None
+        found[path] = (state.st_ino, state.st_size, state.st_mtime_ns)
+    return found
+
+
 def content_digest(files: Contents) -> str:
     """As :func:`digest`, of files already found."""
     total = hashlib.sha256()
@@ -218,39 +234,17 @@ def content_digest(files: Contents) -> str:
             with path.open("rb") as file:
                 one = hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
-            raise CheckpointError(f"{path}: removed while it was read; pin the checkpoint") from None
+            raise CheckpointError(f"{path}: {GONE}") from None
         total.update(f"{path.relative_to(files.root).as_posix()}\0{one}\n".encode())
     return f"sha256:{total.hexdigest()}"
 
 
-@contextlib.contextmanager
-def pinned(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
-    """Hold the model's files of a checkpoint under RUN/eval/pinned until the block ends, whatever verl removes.
-
-    What is yielded has the same layout in another folder. The files are hard links; where the file system has none they
-    are copied, and a warning says so. Leases of processes that died are removed by the next one. CheckpointError if the
-    checkpoint was pruned before it could be held.
-    """
-    home = checkpoint.folder.parent / PINNED
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "lock").open("w") as door:
-        # One at a time: a lease that is made but not yet locked looks like a dead one.
-        fcntl.flock(door, fcntl.LOCK_EX)
-        _remove_dead(home)
-        lease = Path(tempfile.mkdtemp(prefix=f"step_{checkpoint.step}-", dir=home))
-        lock = os.open(lease / "lock", os.O_CREAT | os.O_RDWR)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    try:
-        yield _held(checkpoint, lease)
-    finally:
-        os.close(lock)
-        shutil.rmtree(lease, ignore_errors=True)
-
-
 def pin(checkpoint: Checkpoint, into: Path) -> Checkpoint:
-    """As :func:`pinned`, but under the folder ``into`` and until the caller removes it, whoever lives or dies.
+    """Hold the model's files of a checkpoint under the folder ``into`` until the caller removes that.
 
-    ``into`` appears whole or not at all; one that exists is left as it is. Saving a step again writes into the same
+    The files are hard links; where the file system has none they are copied, and a warning says so. What is returned
+    has the same layout, under ``into``, which appears whole or not at all; one that exists is left as it is.
+    CheckpointError if the checkpoint was pruned before it could be held. Saving a step again writes into the same
     files, linked or not: only :func:`digest` tells that.
     """
     if not into.is_dir():
@@ -287,19 +281,3 @@ def _hold(path: Path, held: Path) -> None:
             raise
         logger.warning("%s: this file system has no hard links; copied instead", path)
         shutil.copy2(path, held)
-
-
-def _remove_dead(home: Path) -> None:
-    """Remove the leases whose process is gone: nobody holds their lock."""
-    for lease in home.iterdir():
-        try:
-            lock = os.open(lease / "lock", os.O_RDWR)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lease, ignore_errors=True)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(lock)

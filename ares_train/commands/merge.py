@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"source {merged.source_digest}")
         if args.hf_upload_path:
             print(f"uploaded to {publish.upload(merged.folder, args.hf_upload_path, private=args.private)}")
-    except CheckpointError as error:
+    except (CheckpointError, OSError) as error:
         print(f"ares-train merge: {error}", file=sys.stderr)
         return 1
     return 0

@@ -21,7 +21,8 @@ from torch.distributed.tensor import DTensor
 from ares_train.checkpoints import INDEX, SINGLE, CheckpointError, Contents
 from ares_train.merge.naming import Entry, Outline
 from ares_train.merge.shards import MAPPED_BYTES, load_rank
-from ares_train.merge.source import Spec
+from ares_train.merge.source import Spec, same_bits
+from ares_train.verl_cpu import pictures
 
 PROMPT_TOKENS = 48
 LOGIT_TOLERANCE = 1e-2
@@ -45,10 +46,10 @@ def check(
             raise CheckpointError(f"{folder}: the tensors written are not those of the plan (a fault of ares-train)")
         for entry in entries:
             expected = reference.tensor(entry.source).to(specs[entry.disk].dtype)
-            if not _equal(written.tensor(entry.disk), expected):
+            if not same_bits(written.tensor(entry.disk), expected):
                 raise CheckpointError(f"{entry.disk}: written otherwise than it is in the checkpoint")
     lines = [f"{len(entries)} tensors equal to the checkpoint's bit by bit (after the cast, if any), finite, each once"]
-    _tokenizer(folder)
+    _tokenizer(folder, model.config.get_text_config().vocab_size)
     need, free = _forward_bytes(specs), _free_memory()
     if need > free / 2:
         return [
@@ -133,20 +134,15 @@ class Written:
         return self._file.get_tensor(name)
 
 
-def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
-    same = one.dtype == other.dtype and one.shape == other.shape
-    return bool(same and torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8)))
-
-
-def _tokenizer(folder: Path) -> None:
+def _tokenizer(folder: Path, rows: int) -> None:
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"tokenizer: transformers cannot load it ({str(error).splitlines()[0]})") from None
-    if tokenizer.decode(tokenizer("2 + 2 = 4", add_special_tokens=False)["input_ids"]).strip() != "2 + 2 = 4":
-        raise CheckpointError("tokenizer: a text does not come back as it went in; it is not this model's")
+    if len(tokenizer) > rows:
+        raise CheckpointError(f"tokenizer: {len(tokenizer):,} tokens for a model of {rows:,}; it is another model's")
 
 
 def _compare_logits(folder: Path, model: Outline, state: dict[str, torch.Tensor]) -> str:
@@ -160,7 +156,7 @@ def _compare_logits(folder: Path, model: Outline, state: dict[str, torch.Tensor]
     if wrong:
         raise CheckpointError(f"transformers loads the merged folder with {wrong}")
     with no_init_weights():
-        direct = model.model_class(model.model_class.config_class.from_pretrained(folder))
+        direct = model.model_class(model.config)
     found = direct.load_state_dict(state, strict=False, assign=True)
     lacking = set(found.missing_keys) - set(model.tied)
     if lacking or found.unexpected_keys:
@@ -190,25 +186,25 @@ def _no_bars() -> Iterator[None]:
 
 
 def _inputs(folder: Path, config: Any) -> tuple[dict[str, torch.Tensor], str]:
-    """A prompt of fixed pseudo-random tokens; with a picture where the folder's processor can be loaded."""
-    text = config.get_text_config()
-    draw = torch.Generator().manual_seed(0)
+    """A prompt of fixed pseudo-random tokens; for a model that sees, a question with a picture."""
     if hasattr(config, "vision_config"):
-        pictured = _pictured(folder)
-        if pictured is not None:
-            return pictured, f"{pictured['input_ids'].shape[1]} tokens and a picture"
-    ids = torch.randint(0, min(text.vocab_size, 256), (1, PROMPT_TOKENS), generator=draw)
+        inputs = _pictured(folder)
+        return inputs, f"{inputs['input_ids'].shape[1]} tokens with a picture"
+    # Low numbers: bytes or common words, never a vocabulary's special tokens.
+    most = min(config.get_text_config().vocab_size, 256)
+    ids = torch.randint(0, most, (1, PROMPT_TOKENS), generator=torch.Generator().manual_seed(0))
     return {"input_ids": ids}, f"{PROMPT_TOKENS} tokens"
 
 
-def _pictured(folder: Path) -> dict[str, torch.Tensor] | None:
+def _pictured(folder: Path) -> dict[str, torch.Tensor]:
     from PIL import Image
     from transformers import AutoProcessor
 
+    pictures.processors()
     try:
         processor = AutoProcessor.from_pretrained(folder)
-    except ImportError:
-        return None
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"processor: transformers cannot load it ({str(error).splitlines()[0]})") from None
     message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is 2 + 2?"}]}
     prompt = processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
     picture = Image.radial_gradient("L").resize((112, 84)).convert("RGB")

@@ -76,6 +76,7 @@ def merge(
     files = checkpoints.contents(actor)
     _refuse_incomplete_texts(files)
     say(f"reading {len(files.weights)} {'rank files' if files.kind == 'fsdp' else 'weight files'} of {actor}")
+    before = checkpoints.signatures(files)
     source_digest = checkpoints.content_digest(files)
     if (there := _already(target, source_digest, wanted, check, force)) is not None:
         say(f"{target} holds this checkpoint already")
@@ -83,6 +84,8 @@ def merge(
     target.parent.mkdir(parents=True, exist_ok=True)
     with _draft(target) as folder:
         made = _make(files, folder, wanted, source_digest, check, max_shard_bytes, say)
+        if checkpoints.signatures(files) != before:
+            raise CheckpointError(f"{actor}: saved again while it was read; merge it when that is done")
         _put(folder, target)
     return Merged(target, **made)
 
@@ -130,6 +133,9 @@ def _make(
         for entry in entries
     }
     origin = {entry.disk: entry.source for entry in entries}
+    need, free = sum(spec.bytes for spec in specs.values()), shutil.disk_usage(folder).free
+    if need > free:
+        raise CheckpointError(f"{folder.parent}: {need / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
     weights = write_weights(
         folder, specs, lambda name: source.pieces(origin[name]), max_shard_bytes=max_shard_bytes, progress=say
     )

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ares_train.checkpoints import CheckpointError
-from ares_train.merge.source import Source, Spec
+from ares_train.merge.source import Source, Spec, same_bits
 
 VERL_MERGER = "python -m verl.model_merger merge --backend fsdp --local_dir DIR --target_dir OUT"
 CRITIC = ("ForTokenClassification", "ForSequenceClassification", "ForRewardModel")
@@ -27,6 +27,7 @@ class Outline:
     """``shapes``: by name in memory. ``disk``: name on disk by name in memory. ``tied``: name to the one it shares."""
 
     model_class: Any
+    config: Any
     shapes: dict[str, tuple[int, ...]]
     disk: dict[str, str]
     tied: dict[str, str]
@@ -76,7 +77,7 @@ def outline(folder: Path) -> Outline:
             f"use {VERL_MERGER}"
         )
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    return Outline(model_class, shapes, disk, dict(model.all_tied_weights_keys))
+    return Outline(model_class, config, shapes, disk, dict(model.all_tied_weights_keys))
 
 
 def plan(source: Source, model: Outline) -> list[Entry]:
@@ -128,7 +129,7 @@ def _refuse_adapters(specs: Mapping[str, Spec]) -> None:
 
 def _same(source: Source, one: str, other: str) -> None:
     pairs = zip(source.pieces(one), source.pieces(other), strict=True)
-    if source.specs[one] != source.specs[other] or not all(torch.equal(a, b) for a, b in pairs):
+    if source.specs[one] != source.specs[other] or not all(same_bits(a, b) for a, b in pairs):
         raise CheckpointError(
             f"{one} and {other}: tied by the configuration, but different in the checkpoint; "
             "set tie_word_embeddings to false in its config.json if they were trained apart"

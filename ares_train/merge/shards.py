@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
-from ares_train.checkpoints import CheckpointError
+from ares_train.checkpoints import GONE, CheckpointError
 from ares_train.merge.placement import Block, PlacementError, block_of, holders
-from ares_train.merge.source import PIECE_BYTES, Spec, row_ranges
+from ares_train.merge.source import PIECE_BYTES, Spec, row_ranges, same_bits
 
-MAPPED_BYTES = 1 << 30
+MAPPED_BYTES = 512 << 20
 """After so much was read the files are mapped anew: pages that were read no longer count as this process's memory."""
 
 
@@ -44,7 +44,6 @@ class Shards:
     def __init__(self, files: Sequence[Path], *, replicas: bool = True) -> None:
         self._files = tuple(files)
         self._replicas = replicas
-        self._signatures = [_signature(path) for path in self._files]
         self._mapped: list[dict[str, torch.Tensor]] | None = None
         self._read = 0
         self._placed = self._place()
@@ -70,11 +69,8 @@ class Shards:
         yield from whole.reshape(-1).split(max(1, PIECE_BYTES // placed.spec.dtype.itemsize))
 
     def close(self) -> None:
-        """Unmap the files. Raises CheckpointError if one was rewritten since they were opened."""
+        """Unmap the files."""
         self._mapped = None
-        for path, before in zip(self._files, self._signatures, strict=True):
-            if _signature(path) != before:
-                raise CheckpointError(f"{path}: rewritten while it was read; merge again when training has moved on")
 
     def _rows(self, name: str, ranks: Sequence[int], start: int, stop: int) -> torch.Tensor:
         """Rows of the block that ``ranks`` hold, compared between them."""
@@ -84,7 +80,7 @@ class Shards:
         if self._replicas or self._placed[name].plain:
             for rank, other in zip(ranks[1:], others, strict=True):
                 self._read += part.nbytes
-                if not _same_bits(part, other[start:stop] if other.dim() else other):
+                if not same_bits(part, other[start:stop] if other.dim() else other):
                     raise CheckpointError(
                         f"{name}: ranks {ranks[0]} and {rank} should hold the same values and do not; the files are of "
                         "different saves, or training had lost its synchrony"
@@ -167,7 +163,7 @@ def load_rank(path: Path) -> dict[str, torch.Tensor]:
         with _quiet():
             state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: removed while it was read; pin the checkpoint") from None
+        raise CheckpointError(f"{path}: {GONE}") from None
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: refused, it holds more than tensors ({_first_line(error)})") from None
     except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError) as error:
@@ -196,16 +192,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         speaker.setLevel(level)
-
-
-def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Equal bit by bit: NaN equals itself."""
-    return bool(torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8)))
-
-
-def _signature(path: Path) -> tuple[int, int, int]:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: removed while it was read; pin the checkpoint") from None
-    return found.st_ino, found.st_size, found.st_mtime_ns

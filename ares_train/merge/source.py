@@ -115,3 +115,9 @@ def row_ranges(spec: Spec, first: int, last: int) -> Iterator[tuple[int, int]]:
     step = max(1, PIECE_BYTES // max(1, spec.bytes // max(1, spec.shape[0] if spec.shape else 1)))
     for start in range(first, last, step):
         yield start, min(start + step, last)
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Same type and shape, and equal bit by bit: NaN equals itself."""
+    same = one.dtype == other.dtype and one.shape == other.shape
+    return bool(same and torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8)))
