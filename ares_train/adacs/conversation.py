@@ -39,14 +39,16 @@ class Wording:
         )
 
 
-def conversation(
-    turns: Sequence[Mapping[str, str]], text: str, reasoning: str, wording: Wording
-) -> list[dict[str, str]]:
-    """The messages of a training row from a question's turns and a reply."""
-    asked = tuple(Message(_ROLE[turn["role"]], (TextPart(turn["content"]),)) for turn in turns)
-    styled = prompts.style(asked, wording.system_prompt, wording.style)
-    messages = [{"role": str(message.role), "content": _content(message)} for message in styled]
-    return [*messages, {"role": "assistant", "content": _MARK.sub(r"< \1>", response.whole(text, reasoning))}]
+def asked(turns: Sequence[Mapping[str, str]], wording: Wording) -> list[dict[str, str]]:
+    """A question's turns as the student is asked."""
+    plain = tuple(Message(_ROLE[turn["role"]], (TextPart(turn["content"]),)) for turn in turns)
+    styled = prompts.style(plain, wording.system_prompt, wording.style)
+    return [{"role": str(message.role), "content": _content(message)} for message in styled]
+
+
+def answered(text: str, reasoning: str) -> dict[str, str]:
+    """A reply as the turn that is trained on."""
+    return {"role": "assistant", "content": _MARK.sub(r"< \1>", response.whole(text, reasoning))}
 
 
 _ROLE: Mapping[str, Any] = {"system": "system", "user": "user", "assistant": "assistant"}

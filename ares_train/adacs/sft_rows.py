@@ -6,9 +6,10 @@ that verl would refuse, or train on otherwise than meant, keep a reason instead 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 from ares_eval.types import Json
 from ares_train.adacs import schemas, store, template_check, tiers
 from ares_train.adacs.config import AdacsConfig
-from ares_train.adacs.conversation import Wording, conversation
+from ares_train.adacs.conversation import Wording, answered, asked
 from ares_train.adacs.layout import SAMPLE_SETS, Layout, pool_of
 from ares_train.adacs.placeholders import IMAGE
 from ares_train.adacs.store import Stage
@@ -58,16 +59,20 @@ class RowMaker:
 
     def part(self, number: int, questions: Path, rows: pa.Table) -> pa.Table:
         """The rows of one part, schema PART, in the order of its questions."""
-        asked = _questions(questions, set(rows["qid"].to_pylist()))
-        order = {qid: place for place, qid in enumerate(asked)}
+        found = _questions(questions, set(rows["qid"].to_pylist()))
+        order = {qid: place for place, qid in enumerate(found)}
+        prompts = {qid: asked(question["messages"], self.wording) for qid, question in found.items()}
+        held_out = dict(
+            zip(found, _below(list(found), self.settings.seed, "val", self.settings.val_share), strict=True)
+        )
         texts = self._texts(number, rows)
         made = sorted(rows.to_pylist(), key=lambda row: (order[row["qid"]], row["pool"], row["draw"]))
         for row in made:
-            question = asked[row["qid"]]
-            text, reasoning = texts.get((row["pool"], row["qid"], row["draw"]), (None, None))
-            row["modality"], row["split"] = question["modality"], self._split(row["qid"])
-            row["images"] = [{"image": path} for path in question["images"]]
-            row["messages"] = conversation(question["messages"], text or "", reasoning or "", self.wording)
+            qid = row["qid"]
+            text, reasoning = texts.get((row["pool"], qid, row["draw"]), (None, None))
+            row["modality"], row["split"] = found[qid]["modality"], "val" if held_out[qid] else "train"
+            row["images"] = [{"image": path} for path in found[qid]["images"]]
+            row["messages"] = [*prompts[qid], answered(text or "", reasoning or "")]
             row["left_out"], row["length"] = _unusable(row, text or reasoning), None
             row.update({name: bool(row[name]) for name in SETS})
         self._check([row for row in made if row["left_out"] is None])
@@ -81,25 +86,20 @@ class RowMaker:
         if self.check is None:
             return
         wanted = []
-        for row in rows:
+        names = [f"{row['qid']} {row['pool']} {row['draw']}" for row in rows]
+        sampled = _below(names, self.settings.seed, "check", self.settings.check)
+        for row, drawn in zip(rows, sampled, strict=True):
             if self.check.holds_control(row["messages"][-1]["content"]):
                 row["left_out"] = "control_token"
                 continue
             images = [image["image"] for image in row["images"]]
-            if self._sampled(row) or not self.check.surely_fits(row["messages"], images):
+            if drawn or not self.check.surely_fits(row["messages"], images):
                 wanted.append((row, images))
         for start in range(0, len(wanted), AT_ONCE):
             some = wanted[start : start + AT_ONCE]
             results = self.check.check([(row["messages"], images) for row, images in some])
             for (row, _), result in zip(some, results, strict=True):
                 row["length"], row["left_out"] = result.tokens, result.reason
-
-    def _sampled(self, row: Mapping[str, Json]) -> bool:
-        name = f"{row['qid']} {row['pool']} {row['draw']}"
-        return _below(name, self.settings.seed, "check", self.settings.check)
-
-    def _split(self, qid: str) -> str:
-        return "val" if _below(qid, self.settings.seed, "val", self.settings.val_share) else "train"
 
     def _texts(self, number: int, rows: pa.Table) -> dict[tuple[str, str, int], tuple[str | None, str | None]]:
         """(text, reasoning) of the chosen responses by pool, question and draw."""
@@ -132,6 +132,7 @@ def _unusable(row: Mapping[str, Json], text: str | None) -> str | None:
     return "marks" if marks != len(row["images"]) else None
 
 
-def _below(name: str, seed: int, purpose: str, share: float) -> bool:
-    """Whether ``name`` falls into a seeded share of all names."""
-    return float(tiers.ranks([name], seed, purpose)[0]) < share * 2.0**64
+def _below(names: Sequence[str], seed: int, purpose: str, share: float) -> list[bool]:
+    """Which of ``names`` fall into a seeded share of all names."""
+    drawn: list[bool] = (tiers.ranks(names, seed, purpose).astype(np.float64) < share * 2.0**64).tolist()
+    return drawn

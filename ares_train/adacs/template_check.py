@@ -9,6 +9,8 @@ picture: what a picture costs follows from its size.
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,8 +122,7 @@ class TemplateCheck:
         from PIL import Image
 
         pictures.reader()
-        from qwen_vl_utils.vision_process import smart_resize
-
+        smart_resize = importlib.import_module("qwen_vl_utils.vision_process").smart_resize
         with Image.open(path.removeprefix("file://")) as image:
             width, height = image.size
         factor = int(self.processor.image_processor.patch_size) * int(self.processor.image_processor.merge_size)
@@ -159,8 +160,6 @@ def _snapshot(name: str, revision: str) -> str:
 
 def identity(name: str, revision: str | None) -> str:
     """What a student's template depends on, for fingerprints: a folder by the content of its files, else the name."""
-    import hashlib
-
     folder = Path(name)
     if not folder.is_dir():
         return f"{name}@{revision}"

@@ -12,7 +12,8 @@ from PIL import Image
 
 from ares_train.adacs import lengths, select, store, template_check, write
 from ares_train.adacs.config import AdacsConfig
-from ares_train.adacs.conversation import Wording, conversation
+from ares_train.adacs.conversation import Wording, answered
+from ares_train.adacs.conversation import asked as worded
 from ares_train.adacs.errors import AdacsError
 from ares_train.adacs.layout import Layout
 from tests.models import tiny_qwen_vl, tiny_tokenizer
@@ -230,11 +231,8 @@ def test_train_and_val_share_no_question_and_both_sets_are_split_alike(tmp_path:
 def test_the_prompt_is_worded_as_the_estimator_is_asked() -> None:
     turns = [{"role": "user", "content": "Why?"}]
     config = configured(sample={"estimator": {"ask": {"system_prompt": "S.", "prompt-style": "user-suffix"}}})
-    said = conversation(turns, "Because.", "hm", Wording.of(config))
-    assert said == [
-        {"role": "user", "content": "Why? S."},
-        {"role": "assistant", "content": "<think>\nhm\n</think>\n\nBecause."},
-    ]
+    assert worded(turns, Wording.of(config)) == [{"role": "user", "content": "Why? S."}]
+    assert answered("Because.", "hm")["content"] == "<think>\nhm\n</think>\n\nBecause."
     assert Wording.of(configured()).system_prompt.startswith("You FIRST think")
     assert Wording.of(configured(write={"system_prompt": ""})).system_prompt == ""
 
