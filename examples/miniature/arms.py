@@ -56,7 +56,7 @@ SINGLE: dict[str, Settings] = {
 }
 """One seed: what each part does. `literal` must equal GRPO to the last bit, for its lambda is zero."""
 
-LENGTH_COEFFICIENTS = (0.1, 0.2, 0.4, 0.8)
+LENGTH_COEFFICIENTS = (0.15, 0.3, 0.6)
 """Among these the control's is chosen, on the tuning seed and split, by the tokens it leaves on easy questions."""
 
 

@@ -89,9 +89,9 @@ class LanguageModel(nn.Module):
             hidden = block.finish(hidden, torch.softmax(scores, -1) @ values[:, :, :end])
         return self.norm(hidden[:, -1])
 
-    def empty_cache(self, rows: int) -> Cache:
+    def empty_cache(self, rows: int, slots: int) -> Cache:
         def empty() -> Tensor:
-            return torch.zeros(rows, self.heads, self.slots, self.head_width)
+            return torch.empty(rows, self.heads, slots, self.head_width)
 
         return [(empty(), empty()) for _ in self.blocks]
 

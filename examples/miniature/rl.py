@@ -1,7 +1,7 @@
 """One run of reinforcement learning: GRPO's loop, with rewards, advantages and KL weights from `ares_train.aepo`.
 
 Each step: questions of the training split (the same for every arm of a seed), rollouts, `shape`, one pass over the rows
-in two mini-batches with PPO's clipped ratio (clip-higher), the loss a mean over the tokens of the mini-batch. The KL
+in mini-batches with PPO's clipped ratio (clip-higher), the loss a mean over the tokens of the mini-batch. The KL
 term is k3 against the starting checkpoint, weighted per token by AEPO.
 """
 
@@ -33,11 +33,11 @@ MICRO_ROWS = 32
 class RLSettings:
     """Chosen on GRPO alone and the same for every arm."""
 
-    steps: int = 60
-    questions: int = 32
+    steps: int = 24
+    questions: int = 24
     rollouts: int = 8
     learning_rate: float = 3e-4
-    minibatches: int = 2
+    minibatches: int = 4
     kl_coefficient: float = 0.01
     """Of the arms whose AEPOConfig has a KL term; the others have none."""
 

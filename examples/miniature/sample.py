@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from examples.miniature.model import LanguageModel
+from examples.miniature.model import Cache, LanguageModel
 from examples.miniature.vocabulary import END, PAD
 
 COMPACT_BELOW = 0.85
 """Rows are dropped once fewer than this share is alive: copying the cache for every finished row would cost more."""
+
+MORE_SLOTS = 24
+"""Slots that the cache grows by: most answers are short, and the few long ones need a long cache for few rows."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,10 @@ def sample(
 
     tokens = torch.full((rows, longest), PAD)
     log_prob, entropy = torch.zeros(rows, longest), torch.zeros(rows, longest)
-    cache = model.empty_cache(rows)
+    room = width + MORE_SLOTS
+    cache = model.empty_cache(rows, room)
     hidden = model.step(prompt, functional.pad(prompt, (1, 0), value=PAD)[:, :-1], 0, prompt_bias(bias, width), cache)
-    row, last = torch.arange(rows), prompt[:, -1]
+    row, last, alive = torch.arange(rows), prompt[:, -1], torch.ones(rows, dtype=torch.bool)
     for position in range(longest):
         distribution = functional.log_softmax(model.out(hidden), -1)
         probability = distribution.exp()
@@ -69,13 +73,16 @@ def sample(
         tokens[row, position] = token
         log_prob[row, position] = distribution.gather(1, token[:, None])[:, 0]
         entropy[row, position] = -(probability * distribution).sum(-1)
-        alive = token != END
+        alive &= token != END
         if not alive.any() or position + 1 == longest:
             break
         slot = width + position
-        if alive.sum() < COMPACT_BELOW * len(row):
-            row, token, last, bias = row[alive], token[alive], last[alive], bias[alive]
-            cache = compact(cache, alive, slot)
+        few = bool(alive.sum() < COMPACT_BELOW * len(row))
+        if few or slot == room:
+            room = slot + MORE_SLOTS
+            cache = moved(cache, alive if few else torch.ones_like(alive), slot, room)
+        if few:
+            row, token, last, bias, alive = (each[alive] for each in (row, token, last, bias, alive))
         hidden = model.step(token[:, None], last[:, None], slot, bias[:, None, None, : slot + 1], cache)
         last = token
     ended = (tokens == END).int().cumsum(1)
@@ -97,12 +104,12 @@ def prompt_bias(bias: Tensor, width: int) -> Tensor:
     return (bias[:, None, None, :width] + causal).masked_fill_(torch.eye(width, dtype=torch.bool), 0.0)
 
 
-def compact(cache: list[tuple[Tensor, Tensor]], alive: Tensor, filled: int) -> list[tuple[Tensor, Tensor]]:
-    """The cache of the rows that are alive; only the ``filled`` slots are copied."""
+def moved(cache: Cache, rows: Tensor, filled: int, slots: int) -> Cache:
+    """The cache of ``rows`` bool[rows] with room for ``slots``; the ``filled`` ones are copied."""
 
     def kept(full: Tensor) -> Tensor:
-        new = torch.zeros(int(alive.sum()), *full.shape[1:])
-        new[:, :, :filled] = full[alive, :, :filled]
+        new = full.new_empty(int(rows.sum()), full.shape[1], slots, full.shape[3])
+        new[:, :, :filled] = full[rows, :, :filled]
         return new
 
     return [(kept(keys), kept(values)) for keys, values in cache]

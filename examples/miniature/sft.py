@@ -25,7 +25,7 @@ WARM_UP = 100
 class SFTSettings:
     """``hold``: share of the steps at the full rate before it falls linearly to a twentieth."""
 
-    steps: int = 1500
+    steps: int = 1600
     batch: int = 64
     learning_rate: float = 3e-3
     hold: float = 0.5

@@ -53,7 +53,7 @@ class Plan:
     single: tuple[str, ...] = tuple(SINGLE)
 
 
-FULL = Plan(sft.SFTSettings(), rl.RLSettings(), EvaluationSettings("tune", 256, 4), EvaluationSettings("test", 512, 4))
+FULL = Plan(sft.SFTSettings(), rl.RLSettings(), EvaluationSettings("tune", 256, 2), EvaluationSettings("test", 512, 2))
 SMOKE = Plan(
     sft.SFTSettings(steps=60, batch=16),
     rl.RLSettings(steps=2, questions=4, rollouts=8),
@@ -118,13 +118,18 @@ def checkpoint_path(task: str, folder: Path) -> Path:
 
 
 def stages(tasks: Sequence[str], seeds: int, plan: Plan) -> Iterator[list[Run]]:
-    """The runs stage by stage, but for the main length penalty's coefficient, which `with_coefficient` adds."""
+    """The runs stage by stage, but for the main length penalty's coefficient, which `with_coefficient` adds.
+
+    The first seed does not wait for the tuning: it shows early whether all is well.
+    """
     yield [Run(task, "sft", "sft", 0) for task in tasks]
     for task in tasks:
+        yield [Run(task, "main", arm, 0) for arm in plan.main if arm != "grpo_length"]
         yield [Run(task, "tuning", "aepo_adaptive", TUNING_SEED)] + [
             Run(task, "tuning", "grpo_length", TUNING_SEED, coefficient) for coefficient in plan.length_coefficients
         ]
-        yield [Run(task, "main", arm, seed) for seed in range(seeds) for arm in plan.main]
+        first = [Run(task, "main", "grpo_length", 0)] if "grpo_length" in plan.main else []
+        yield first + [Run(task, "main", arm, seed) for seed in range(1, seeds) for arm in plan.main]
     for task in tasks:
         yield [Run(task, "single", arm, 0) for arm in plan.single]
 
@@ -203,13 +208,16 @@ def with_coefficient(run: Run, plan: Plan, folder: Path) -> Run:
 def run_all(tasks: Sequence[str], seeds: int, workers: int, plan: Plan, folder: Path) -> None:
     """Every run that is not done yet, stage by stage. The first run that fails ends the study with its error."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    pool = ProcessPoolExecutor(workers, mp_context=context)
+    try:
         for stage in stages(tasks, seeds, plan):
             runs = [with_coefficient(run, plan, folder) for run in stage]
             todo = [run for run in runs if result_of(run, plan, folder) is None]
             futures = [pool.submit(execute, run, plan, folder) for run in todo]
             for count, future in enumerate(as_completed(futures), 1):
                 print(f"[{count}/{len(todo)}] {future.result()}", flush=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def progress(tasks: Sequence[str], seeds: int, plan: Plan, folder: Path) -> list[tuple[str, bool]]:
