@@ -48,7 +48,7 @@ class AresCheckpointCallback:
                 raise SettingsError("trainer.eval.tracker: inline results go into the trainer's own loggers")
         self._trained = _trained(config)
         self._loggers = _loggers(trainer)
-        self._told = False
+        self._told = config is None
 
     def on_save(
         self, trainer: Any, global_step: int, checkpoint_dir: str, async_save: bool = False, **_more: Any

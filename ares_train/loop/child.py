@@ -32,7 +32,7 @@ ORPHAN_GRACE = "15"
 TOLD_EVERY = 60.0
 """Seconds between two lines that say that the evaluation still runs."""
 
-USAGE = 2
+USAGE, NO_PROGRAM = 2, 127
 TAIL_LINES, TAIL_BYTES, LARGEST_OUTPUT = 12, 16_384, 64 << 20
 
 
@@ -65,8 +65,10 @@ def check(python: str, settings: Mapping[str, Any], work: Path, stop: threading.
     code, log = _run(
         python, {**settings, "model_name": "model"}, ["--dry-run"], work, "check", (), stop, lambda _: None
     )
+    if code == NO_PROGRAM:
+        raise EvaluatorUnusable(f"eval_python: {python} cannot be run")
     if code != 0:
-        raise EvaluatorUnusable(f"`ares-eval` in {python} refuses the settings:\n{_tail(log)}")
+        raise EvaluatorUnusable(f"`{python} -m ares_eval.cli` refuses the settings:\n{_tail(log)}")
 
 
 def evaluate(
@@ -84,7 +86,7 @@ def evaluate(
     """
     code, log = _run(python, settings, ["--json"], work, "ares-eval", held, stop, say)
     if code == USAGE:
-        raise EvaluatorUnusable(f"`ares-eval` refuses the settings:\n{_tail(log)}")
+        raise EvaluatorUnusable(f"`{python} -m ares_eval.cli` refuses the settings:\n{_tail(log)}")
     found = _outcome(work / "ares-eval.json")
     if code not in (evaluation.COMPLETE, evaluation.INCOMPLETE) or found is None:
         raise EvaluationFailed(f"ares-eval ended with code {code}: {_tail(log) or 'it said nothing'}")

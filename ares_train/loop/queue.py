@@ -34,10 +34,14 @@ from ares_train import checkpoints
 from ares_train.checkpoints import Checkpoint, CheckpointError
 
 FORMAT = 1
-EVAL, QUEUE, STOP = Path(steps.FOLDER), Path(steps.FOLDER, "queue"), Path(steps.FOLDER, "STOP.json")
+EVAL = Path(steps.FOLDER)
+QUEUE, PINNED, STOP = EVAL / "queue", EVAL / "pinned", EVAL / "STOP.json"
 
 QUIET = 30.0
 """Seconds without a change after which files of which nobody said that they are complete count as such."""
+
+ABANDONED = 3600.0
+"""Seconds after which a pin that was never finished belongs to a trainer that died over it."""
 
 
 class QueueError(Exception):
@@ -88,7 +92,7 @@ def enqueue(checkpoint: Checkpoint, *, complete: bool = True, trained: Mapping[s
     """
     run_dir = checkpoint.folder.parent
     stamp = stamp_of(checkpoint) if complete else ""
-    pin = f"{checkpoints.PINNED}/step_{checkpoint.step}-{stamp}" if complete else ""
+    pin = f"{PINNED}/step_{checkpoint.step}-{stamp}" if complete else ""
     if complete:
         checkpoints.pin(checkpoint, run_dir / pin)
     job = Job(
@@ -189,9 +193,12 @@ def stamp_of(checkpoint: Checkpoint) -> str:
 
 def unpin(run_dir: Path, step: int, keep: str | None = None) -> None:
     """Remove the pins of a step, but for the one that the path ``keep`` lies in."""
-    for place in (run_dir / checkpoints.PINNED).glob(f"step_{step}-*"):
+    for place in (run_dir / PINNED).glob(f"step_{step}-*"):
         if keep is None or not (run_dir / keep).is_relative_to(place):
             shutil.rmtree(place, ignore_errors=True)
+    for draft in (run_dir / PINNED).glob(f".step_{step}-*"):
+        if time.time() - draft.stat().st_mtime > ABANDONED:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def _jobs(run_dir: Path) -> list[Job]:
