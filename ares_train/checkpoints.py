@@ -252,10 +252,14 @@ def pin(checkpoint: Checkpoint, into: Path) -> Checkpoint:
         draft = Path(tempfile.mkdtemp(prefix=f".{into.name}-", dir=into.parent))
         try:
             _held(checkpoint, draft)
-            draft.rename(into)
-        except BaseException:
+            try:
+                draft.rename(into)
+            except OSError as error:
+                # Of two that pin the same at once, one finds the other's.
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+        finally:
             shutil.rmtree(draft, ignore_errors=True)
-            raise
     folder = into / checkpoint.folder.name
     return Checkpoint(checkpoint.step, folder, folder / checkpoint.actor.relative_to(checkpoint.folder))
 

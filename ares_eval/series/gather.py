@@ -51,7 +51,6 @@ class Point:
     digest: str
     model: str
     tasks: Mapping[str, TaskPoint]
-    score: float | None
     verdict: str = ""
     findings: tuple[str, ...] = ()
     reason: str = ""
@@ -107,7 +106,6 @@ def _of_training(run_dir: Path, results: list[StepResult]) -> Series:
                 digest=result.digest,
                 model=result.model,
                 tasks={} if result.status == "failed" else _tasks(run_dir, result, threshold, notes),
-                score=None if result.score is None else result.score.value,
                 verdict="" if gate is None else gate.verdict,
                 findings=() if gate is None else gate.findings,
                 reason=result.reason,
@@ -174,7 +172,6 @@ def _of_plain(folder: Path, runs: Mapping[int, Run]) -> Series:
                 digest=str(run.manifest.get("revision")),
                 model=str(run.manifest.get("model") or ""),
                 tasks=_of_run(run, run.results or {"tasks": {}}, threshold, f"step {step}", notes),
-                score=None,
             )
         )
     return Series(folder.resolve().name, tuple(points), threshold=threshold, notes=tuple(notes))

@@ -7,7 +7,9 @@ relative to RUN, so that a run's folder can be moved.
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -39,7 +41,7 @@ class Threshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Score(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What checkpoints are ranked by: a figure's name (or ``mean``, of the tasks' primary metrics) and its value."""
+    """What checkpoints are ranked by: a figure's name (``mean``: over the tasks' primary metrics) and its value."""
 
     metric: str
     value: float
@@ -59,10 +61,10 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     ``status``: complete; incomplete (some draws were never measured); failed (``reason`` says why, there are no
     figures). ``digest``: content of the weights; ``stamp``: names, sizes and times of their files, by which a step that
-    was saved again is noticed without reading them. ``figures``: ares_eval.trackers.figures of the run, HWE by
-    ``threshold``, which all steps share. ``tries``: how often it was begun. ``seconds``: by stage. ``trained``: the
-    trainer's revision and configuration, where it told. ``logged``: trackers that have the figures. ``weights``: the
-    Hugging Face folder, while it is kept.
+    was saved again is noticed without reading them. ``figures``: ares_eval.trackers.figures of the run and
+    their ``mean``, HWE by ``threshold``, which all steps share. ``tries``: how often it was begun. ``seconds``: by
+    stage. ``trained``: the trainer's revision and configuration, where it told. ``logged``: trackers that have the
+    figures. ``weights``: the Hugging Face folder, while it is kept.
     """
 
     format: int
@@ -75,7 +77,6 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     run: str | None = None
     figures: dict[str, float] = {}
     threshold: Threshold | None = None
-    score: Score | None = None
     gate: Gate | None = None
     reason: str = ""
     tries: int = 1
@@ -133,7 +134,8 @@ def read_best(run_dir: Path) -> Best | None:
 def write(file: Path, content: msgspec.Struct) -> None:
     """Write a step file or best.json, whole or not at all. Raises OSError."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.part")
+    # Of its own name for each writer: two may write the same file at once.
+    part = file.with_name(f".{file.name}.{os.getpid()}-{threading.get_ident()}.part")
     part.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
     part.replace(file)
 

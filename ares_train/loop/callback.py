@@ -65,7 +65,8 @@ class AresCheckpointCallback:
             if self.settings is not None:
                 self._evaluate(folder.parent, self.settings)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the training
-            logger.warning("step %d is not %s: %s: %s", global_step, self._doing, type(error).__name__, error)
+            why = " ".join(str(error).split())
+            logger.warning("step %d is not %s: %s: %s", global_step, self._doing, type(error).__name__, why)
 
     @property
     def _doing(self) -> str:
