@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ares_train.checkpoints import checkpoints_of, pin
+
 ROOT = Path(__file__).resolve().parents[2]
 ADDED = 0.03125
 VARIANTS = ("w1", "w2", "w3", "w4", "hsdp", "vl", "odd", "fsdp1", "hf", "columns")
@@ -93,6 +95,7 @@ def _save_all(rank: int, ranks: int, out: Path) -> None:
     _save(out / f"run-w{ranks}", out / "text", functools.partial(_fsdp2, mesh=flat))
     if ranks == 2:
         _save(out / "run-vl", out / "vl", functools.partial(_fsdp2, mesh=flat))
+        _save(out / "run-pruned", out / "text", functools.partial(_fsdp2, mesh=flat))
         _save(out / "run-hf", out / "text", functools.partial(_fsdp2, mesh=flat), ["model", "hf_model"])
     if ranks == 3:
         _save(out / "run-odd", out / "odd", functools.partial(_fsdp2, mesh=flat))
@@ -187,10 +190,20 @@ def _save(run: Path, base: Path, shard: Callable[[Any], Any], save: list[str] | 
         processing_class=AutoProcessor.from_pretrained(base),
         checkpoint_config={"save_contents": save or ["model"], "load_contents": ["model"]},
     )
-    actor = run / "global_step_5" / "actor"
-    manager.save_checkpoint(str(actor), global_step=5)
+    _checkpoint(run, manager, 5)
+    if run.name == "run-pruned":
+        if dist.get_rank() == 0:
+            pin(checkpoints_of(run)[0], run / "held")
+        _checkpoint(run, manager, 10, keep=1)
+
+
+def _checkpoint(run: Path, manager: Any, step: int, keep: int | None = None) -> None:
+    import torch.distributed as dist
+
+    manager.save_checkpoint(str(run / f"global_step_{step}" / "actor"), global_step=step, max_ckpt_to_keep=keep)
     if dist.get_rank() == 0:
-        (run / "latest_checkpointed_iteration.txt").write_text("5")
+        (run / "latest_checkpointed_iteration.txt").write_text(str(step))
+    dist.barrier()
 
 
 if __name__ == "__main__":
