@@ -38,7 +38,7 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def configured(source: Path, url: str = "http://127.0.0.1:9/v1", **sections: Mapping[str, Any]) -> AdacsConfig:
-    """A configuration over one JSONL source and a server at ``url``; ``sections`` are merged over it, two levels."""
+    """A configuration over one JSONL source and a server at ``url``; ``sections`` are merged over it."""
     values: dict[str, Any] = {
         "ingest": {
             "sources": [{"name": "sums", "path": str(source), "fields": {"id": "id"}, "answer_type": "number"}],
@@ -53,12 +53,13 @@ def configured(source: Path, url: str = "http://127.0.0.1:9/v1", **sections: Map
         },
         "rate": {"workers": 1, "min_valid": 1},
     }
-    for section, settings in sections.items():
-        values.setdefault(section, {})
-        for name, value in settings.items():
-            known = values[section].get(name)
-            values[section][name] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
-    return from_dict(values)
+    return from_dict(_merged(values, sections))
+
+
+def _merged(below: Any, above: Any) -> Any:
+    if isinstance(below, dict) and isinstance(above, Mapping):
+        return {name: _merged(below.get(name), above.get(name, below.get(name))) for name in [*below, *above]}
+    return above
 
 
 def tree(folder: Path) -> dict[str, bytes]:
