@@ -35,13 +35,22 @@ class Recorder(types.ModuleType):
         self.numbers: dict[str, float] = {}
         self.params: dict[str, str] = {}
         self.finished = False
+        self.steps: list[int | None] = []
+        self.defined: dict[str, str] = {}
 
     def init(self, **options: Any) -> types.SimpleNamespace:
         self.begun = options
         return types.SimpleNamespace(url="https://tracker.invalid/run")
 
-    def log(self, numbers: dict[str, float]) -> None:
+    def log(self, numbers: dict[str, float], step: int | None = None) -> None:
         self.numbers |= numbers
+        self.steps.append(step)
+
+    def define_metric(self, name: str, step_metric: str = "") -> None:
+        self.defined[name] = step_metric
+
+    def Settings(self, **options: Any) -> dict[str, Any]:
+        return options
 
     def finish(self) -> None:
         self.finished = True
@@ -80,6 +89,73 @@ def test_figures_reach_the_tracker(tracker: str, run: Run, monkeypatch: pytest.M
     assert module.finished
     assert module.begun["name"] == "planted/run"
     assert tracker in said
+
+
+NUMBERS = {"gsm8k/accuracy": 0.5, "mean": 0.5}
+NAMED = {"eval/gsm8k/accuracy": 0.5, "eval/mean": 0.5, "eval/ckpt_step": 20.0}
+
+
+def test_a_checkpoints_figures_have_their_own_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """wandb, whose steps only rise, by a metric; a run that a trainer writes is joined in shared mode only."""
+    module = Recorder("wandb")
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    trackers.log_step("wandb", trackers.Place("e-eval", id="1", project="p", group="e"), 20, NUMBERS)
+    assert (module.begun["id"], module.begun["project"], module.begun["group"]) == ("1", "p", "e")
+    assert "settings" not in module.begun
+    assert module.defined == {"eval/ckpt_step": "", "eval/*": "eval/ckpt_step"}
+    assert (module.numbers, module.steps) == (NAMED, [None])
+    trackers.log_step("wandb", trackers.Place("e", id="w", joined=True), 40, NUMBERS)
+    assert (module.begun["settings"]["mode"], module.begun["settings"]["x_primary"]) == ("shared", False)
+    trackio = Recorder("trackio")
+    monkeypatch.setitem(sys.modules, "trackio", trackio)
+    trackers.log_step("trackio", trackers.Place("e", project="p"), 20, NUMBERS)
+    assert (trackio.begun["resume"], trackio.numbers, trackio.steps) == ("allow", NAMED, [20])
+
+
+class Mlflow(types.ModuleType):
+    """As much of MLflow's client as a series needs, with one experiment."""
+
+    def __init__(self) -> None:
+        super().__init__("mlflow")
+        self.entities = types.SimpleNamespace(Metric=lambda key, value, when, step: (key, value, step))
+        self.runs: dict[str, dict[str, Any]] = {"trainers": {"tags": {}, "metrics": []}}
+
+    def MlflowClient(self) -> Mlflow:
+        return self
+
+    def get_tracking_uri(self) -> str:
+        return "file:here"
+
+    def get_experiment_by_name(self, name: str) -> types.SimpleNamespace | None:
+        return types.SimpleNamespace(experiment_id="0") if name == "p" else None
+
+    def search_runs(self, experiments: list[str], filter_string: str, max_results: int) -> list[types.SimpleNamespace]:
+        return [
+            self._shown(key) for key, run in self.runs.items() if any(v in filter_string for v in run["tags"].values())
+        ]
+
+    def create_run(self, experiment: str, run_name: str, tags: dict[str, str]) -> types.SimpleNamespace:
+        self.runs[run_name] = {"tags": tags, "metrics": []}
+        return self._shown(run_name)
+
+    def log_batch(self, run_id: str, metrics: list[Any]) -> None:
+        self.runs[run_id]["metrics"] += metrics
+
+    def _shown(self, key: str) -> types.SimpleNamespace:
+        return types.SimpleNamespace(info=types.SimpleNamespace(run_id=key))
+
+
+def test_mlflow_joins_the_trainers_run_or_finds_its_own_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = Mlflow()
+    monkeypatch.setitem(sys.modules, "mlflow", module)
+    for step in (20, 40):
+        trackers.log_step("mlflow", trackers.Place("e", id="trainers", joined=True), step, {"mean": 0.5})
+        trackers.log_step("mlflow", trackers.Place("e-eval", id="series", project="p"), step, {"mean": 0.5})
+    assert list(module.runs) == ["trainers", "e-eval"]
+    for run in module.runs.values():
+        assert run["metrics"] == [
+            ("eval/mean", 0.5, 20), ("eval/ckpt_step", 20.0, 20), ("eval/mean", 0.5, 40), ("eval/ckpt_step", 40.0, 40),
+        ]  # fmt: skip
 
 
 def test_tensorboard_for_real(run: Run) -> None:
