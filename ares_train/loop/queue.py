@@ -282,6 +282,11 @@ def failed(run_dir: Path, job: Job, reason: str) -> Tries:
     return noted
 
 
+def forget_tries(run_dir: Path, step: int) -> None:
+    """Count anew, for whoever removes the result to have the step evaluated again."""
+    _tries_file(run_dir, step).unlink(missing_ok=True)
+
+
 def _tries_file(run_dir: Path, step: int) -> Path:
     return run_dir / QUEUE / f"step_{step}.tries"
 

@@ -178,6 +178,7 @@ def publish(run_dir: Path, job: Job, result: StepResult, settings: Settings, say
     if failed and settings.on_fail == "stop":
         queue.request_stop(run_dir, queue.Stop(job.step, result.digest, _why(result)))
     steps.write(file, result)
+    queue.forget_tries(run_dir, job.step)
     say(_summary(result))
     if failed and settings.on_fail != "none":
         say(_why(result))

@@ -191,6 +191,9 @@ def test_failure_is_recorded_and_the_watcher_goes_on(loop: Loop, capsys: pytest.
     assert json.loads((loop.run_dir / "eval/best.json").read_text())["step"] == 4
     assert cli.main(loop.command("--tries", "1")) == 0
     assert len(loop.evaluated()) == 2, "a recorded failure is not tried again"
+    (loop.run_dir / "eval/step_2.json").unlink()
+    loop.watch(tries=1)
+    assert loop.result(2)["status"] == "complete", "unless it is removed"
     assert "given up" in capsys.readouterr().out
 
 
