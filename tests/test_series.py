@@ -78,7 +78,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for step, right, length, hot, high in ((10, 6, 200, 4, 4.0), (20, 18, 160, 2, 4.0), (40, 12, 120, 4, 1.0)):
         planted(folder / f"eval/runs/{step}", f"sha256:{step}", right=right, length=length, hot=hot, high=high)
         gate = Gate("fail", "step 20", "default", (f"broken: {HOSTILE}",)) if step == 40 else None
-        written(folder, step, threshold=threshold, score=Score("mean", right / QUESTIONS), gate=gate)
+        written(folder, step, threshold=threshold, gate=gate)
     lost = StepResult(
         format=steps.FORMAT, step=30, status="failed", digest="sha256:30", stamp="s", checkpoint="global_step_30",
         model="m", reason=f"the server ended {HOSTILE}",

@@ -96,7 +96,8 @@ def _watch(run_dir: Path, settings: Settings, end: End) -> int:
     with watch.stopped_by_signals(_say) as stop:
         try:
             watch.check(run_dir, settings, stop)
-            _say(f"watching {run_dir}: {settings.datasets} by {settings.serve}")
+            there = "" if any(run_dir.glob("global_step_*")) else "; no checkpoint is there yet"
+            _say(f"watching {run_dir}: {settings.datasets} by {settings.serve}{there}")
             done = watch.watch(run_dir, settings, end, stop=stop, say=_say)
         except (SettingsError, EvaluatorUnusable) as error:
             return _complain(str(error), USAGE)

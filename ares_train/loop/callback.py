@@ -82,13 +82,13 @@ class AresCheckpointCallback:
                 logger.warning("step %d: %s: %s", result.step, result.status, result.reason)
 
 
-def _plain(section: Any) -> dict[str, Any]:
-    """A section of the configuration as a dictionary with its references resolved."""
+def _plain(section: Any, *, resolve: bool = True) -> dict[str, Any]:
+    """A section of the configuration as a dictionary, references resolved where that is asked for."""
     if isinstance(section, dict):
         return dict(section)
     from omegaconf import OmegaConf
 
-    found = OmegaConf.to_container(section, resolve=True)
+    found = OmegaConf.to_container(section, resolve=resolve)
     return dict(found) if isinstance(found, Mapping) else {}
 
 
@@ -97,7 +97,7 @@ def _trained(config: Any) -> dict[str, str]:
     here = manifest.environment()
     found = {"ares": str(here["ares"]), "git": str(here["git"] or "")}
     if config is not None:
-        whole = json.dumps(_plain(config), sort_keys=True, default=str)
+        whole = json.dumps(_plain(config, resolve=False), sort_keys=True, default=str)
         found["config"] = f"sha256:{hashlib.sha256(whole.encode()).hexdigest()}"
         actor = config.get("actor_rollout_ref") or {}
         found["model"] = str((actor.get("model") or {}).get("path") or "")

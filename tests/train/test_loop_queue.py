@@ -248,7 +248,9 @@ def config(run_dir: Path, **section: Any) -> Any:
     trainer = {"default_local_dir": str(run_dir), "project_name": "p", "experiment_name": "e", "logger": ["console"]}
     if section:
         trainer["eval"] = section
-    return OmegaConf.create({"trainer": trainer, "actor_rollout_ref": {"model": {"path": "base/model"}}})
+    whole = OmegaConf.create({"trainer": trainer, "actor_rollout_ref": {"model": {"path": "base/model"}}, "due": "???"})
+    OmegaConf.set_struct(whole, True)  # as Hydra composes it
+    return whole
 
 
 def test_callback_has_verls_signature() -> None:
