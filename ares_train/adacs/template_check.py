@@ -64,6 +64,16 @@ class TemplateCheck:
             found.append(self._judge(messages, images, parts, whole))
         return found
 
+    def prompt_tokens(self, messages: Messages, images: Sequence[str]) -> int:
+        """Length of a prompt as verl's RL dataset counts it: templated up to the opening of the answer.
+
+        OSError or ValueError where a picture cannot be read or there is no processor for it.
+        """
+        if images and self.processor is None:
+            raise ValueError("the model has no processor for pictures")
+        ids = self._ids([self._text(messages, add_generation_prompt=True)])[0]
+        return len(ids) + sum(self._picture_tokens(path) - 1 for path in images)
+
     def surely_fits(self, messages: Messages, images: Sequence[str]) -> bool:
         """Whether the bytes alone show that a row is short enough: byte-level tokens are never more than bytes."""
         if images:

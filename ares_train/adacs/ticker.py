@@ -9,6 +9,10 @@ from collections.abc import Callable
 from ares_eval.progress import LINE_EVERY_S, LINE_EVERY_SHARE, RATE_WINDOW_S, compact, duration
 
 
+LEAST_S = 1.0
+"""No two lines within a second, however fast a stage is."""
+
+
 class Ticker:
     """Counts ``unit`` up to ``total`` (None: unknown) and notes a line every ten seconds or ten per cent."""
 
@@ -37,7 +41,8 @@ class Ticker:
         self.done += count
         now = self._clock()
         share = self.done / self.total if self.total else 0.0
-        if now - self._last >= LINE_EVERY_S or share - self._share >= LINE_EVERY_SHARE:
+        since = now - self._last
+        if since >= LINE_EVERY_S or (share - self._share >= LINE_EVERY_SHARE and since >= LEAST_S):
             self._last, self._share = now, share
             self._note(self.line(more))
 
