@@ -83,6 +83,11 @@ def cluster(address: str | None) -> Iterator[Any]:
         ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level="warning")
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise AdacsError(f"sample.ray_address: {' '.join(str(error).split())[:200]}") from error
+    except Exception as error:
+        # Ray gives its own processes half a minute and raises a bare Exception where a busy machine took longer.
+        if "timed out during startup" not in str(error):
+            raise
+        raise Incomplete("Ray did not start within half a minute: the machine is busy; run the same again") from error
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
