@@ -43,7 +43,7 @@ def main() -> int:
     parser.add_argument("--questions", type=int, default=224_000)
     parser.add_argument("--work-dir", type=Path, help="keep the work folder here")
     parser.add_argument(
-        "--rate-rows", type=int, default=20_000, help="replies verified and counted for the rows a second"
+        "--rate-rows", type=int, default=4_000, help="replies verified and counted for the rows a second"
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     asked = parser.parse_args()

@@ -190,7 +190,7 @@ def published() -> tuple[tuple[float, float], ...]:
 def read(layout: Layout) -> tuple[Rates, Rated] | None:
     """Rates and rated responses; None where rate has not finished."""
     parts = store.opened(layout.rated).parts()
-    if not parts or not layout.rates.is_file():
+    if not parts or not store.artifact_manifest(layout.rates).is_file():
         return None
     rates = rated_rows.read_rates(layout)
     return rates, rated_rows.read_rated(parts, rates)

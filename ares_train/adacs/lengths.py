@@ -34,9 +34,10 @@ def pool_of(config: AdacsConfig) -> Pool:
 def run(config: AdacsConfig, work: Path, note: Callable[[str], None]) -> None:
     """Write W/lengths.json; what is odd goes to ``note`` too. Raises AdacsError."""
     layout = Layout(work)
+    rated_as = store.digest_or(layout.rates, "rate")
     parts = rated_rows.rated_parts(layout)
     settings = store.fingerprint("lengths", config.lengths, pool_of(config), tokenizer(config, layout))
-    inputs = [store.digest(layout.rates), *map(store.digest, parts)]
+    inputs = [rated_as, *map(store.digest, parts)]
     if store.artifact_done(layout.lengths, settings, inputs):
         note("lengths: done before")
         return

@@ -87,8 +87,7 @@ class Rated:
 
 def read_rates(layout: Layout) -> Rates:
     """Raises AdacsError where rate has not finished or nothing could be rated."""
-    if not layout.rates.is_file():
-        raise AdacsError(f"{layout.rates} is not there: run `ares-train adacs rate` first")
+    store.digest_or(layout.rates, "rate")
     table = pq.read_table(layout.rates).sort_by("qid")
     if not table.num_rows:
         raise AdacsError(f"no question has a pass rate ({layout.rate_drops} says why): nothing can be selected")

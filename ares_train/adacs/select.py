@@ -63,13 +63,12 @@ class Choice:
 def run(config: AdacsConfig, work: Path, note: Callable[[str], None]) -> None:
     """Write W/selected.parquet, W/vanilla.parquet, W/dropped.parquet and W/selection.json. Raises AdacsError."""
     layout = Layout(work)
+    rated_as, measured = store.digest_or(layout.rates, "rate"), store.digest_or(layout.lengths, "lengths")
     parts = rated_rows.rated_parts(layout)
-    if not layout.lengths.is_file():
-        raise AdacsError(f"{layout.lengths} is not there: run `ares-train adacs lengths` first")
     settings = store.fingerprint(
         "select", config.select, lengths.pool_of(config), config.lengths.measure, config.sample.teacher is not None
     )
-    inputs = [store.digest(path) for path in (layout.rates, layout.lengths, layout.rate_drops, *parts)]
+    inputs = [rated_as, measured, *(store.digest(path) for path in (layout.rate_drops, *parts))]
     files = [layout.selected, layout.dropped, layout.selection, *([layout.vanilla] if config.select.vanilla else [])]
     if not config.select.vanilla:
         layout.vanilla.unlink(missing_ok=True)

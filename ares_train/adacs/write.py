@@ -40,8 +40,7 @@ SPLITS = ("train", "val")
 def run(config: AdacsConfig, work: Path, note: Callable[[str], None]) -> None:
     """Write the files of W/sft. Raises AdacsError."""
     layout = Layout(work)
-    if not layout.selected.is_file():
-        raise AdacsError(f"{layout.selected} is not there: run `ares-train adacs select` first")
+    store.digest_or(layout.selected, "select")
     chosen = read_chosen(layout)
     name = config.write.tokenizer or config.rate.tokenizer
     if config.write.check and name is None:

@@ -6,7 +6,7 @@ import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ares_train.adacs import length_rule
@@ -136,6 +136,7 @@ question = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(question, min_size=1, max_size=25), st.integers(1, 3), st.randoms(use_true_random=False))
 def test_agrees_with_a_plain_loop_and_with_any_order_of_rows(pool, fewest, random) -> None:  # type: ignore[no-untyped-def]
     found, *_ = table(pool, 3, fewest=fewest, inverted="keep")

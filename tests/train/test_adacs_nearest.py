@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ares_train.adacs import nearest, tiers
@@ -25,6 +25,7 @@ def arrays(found: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.nda
     )
 
 
+@settings(deadline=None)
 @given(
     st.lists(candidate, max_size=30),
     st.lists(st.integers(0, 40).map(lambda x: x / 2), min_size=6, max_size=6),
@@ -50,6 +51,7 @@ def test_of_equally_near_ones_the_shorter_then_the_lower_draw() -> None:
     assert nearest.nearest(question, np.array([12, 8, 8, 20]), draw, np.array([10.0])).tolist() == [1]
 
 
+@settings(deadline=None)
 @given(st.lists(candidate, max_size=30), st.integers(0, 3), st.randoms(use_true_random=False))
 def test_random_candidates_are_one_a_question_in_any_order(found, seed, random) -> None:  # type: ignore[no-untyped-def]
     question, _, draw = arrays(found)

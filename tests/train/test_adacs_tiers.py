@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ares_train.adacs import tiers
@@ -20,6 +20,7 @@ def poured(available: list[int], total: int) -> list[int]:
     return shares
 
 
+@settings(deadline=None)
 @given(counts, st.integers(0, 80))
 def test_fill_is_pouring_row_by_row(available: list[int], total: int) -> None:
     assert tiers.fill(available, total) == poured(available, total)
@@ -32,6 +33,7 @@ def test_fill_by_hand() -> None:
     assert tiers.fill([1, 2], 50) == [1, 2]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.integers(0, 300))
 def test_apportioned_shares_are_within_one_of_proportion(weights: list[int], total: int) -> None:
     shares = tiers.apportion(weights, total)
@@ -46,6 +48,7 @@ def pool(chance: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarra
     return chance.integers(0, 9, count), chance.integers(0, 3, count), [f"q{i:05}" for i in range(count)]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(0, 90), st.sampled_from(["global", "source"]), st.integers(0, 5))
 def test_choice_is_uniform_and_depends_on_no_order(count: int, size: int, per: str, seed: int) -> None:
     tier, source, qids = pool(np.random.default_rng(seed), count)
@@ -61,6 +64,7 @@ def test_choice_is_uniform_and_depends_on_no_order(count: int, size: int, per: s
     assert (again == taken[order]).all()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.sampled_from(["global", "source"]), st.integers(0, 5))
 def test_without_a_size_every_tier_that_is_there_gives_what_the_smallest_has(count: int, per: str, seed: int) -> None:
     tier, source, qids = pool(np.random.default_rng(seed), count)
