@@ -42,9 +42,9 @@ def device_of(file: Path, overrides: Sequence[str], name: str = "auto") -> launc
     else what this machine has."""
     if name == "cuda":
         return launching.Device("cuda", 0)
-    asked = verl_config.compose(file, [_free(word) for word in overrides]).trainer.device
-    found = launching.find_device()
-    return launching.Device("cpu", found.count) if "cpu" in (name, asked) else found
+    if name == "cpu" or verl_config.compose(file, [_free(word) for word in overrides]).trainer.device == "cpu":
+        return launching.Device("cpu", 1)
+    return launching.find_device()
 
 
 def load(file: Path) -> Any:

@@ -138,7 +138,11 @@ def _train(config: Any, folder: Path, title: str, say: Callable[[str], None]) ->
         say(line)
     verl_config.write(config, folder / CONFIG)
     words = launching.command("ares_train.rl.runner", [str(folder / CONFIG)])
-    ended = launching.run(words, launching.environment(device, offline=_offline(config)), folder / LOG)
+    environment = launching.environment(device, offline=_offline(config))
+    if device.name == "cpu":
+        # Ray gives out logical GPUs from this list, and no CUDA device has that number.
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(["-1"] * device.count)
+    ended = launching.run(words, environment, folder / LOG)
     if ended.code:
         say(f"{title} ended with code {ended.code}; its last lines:\n{ended.tail}\nthe whole log: {folder / LOG}")
         return ended.code

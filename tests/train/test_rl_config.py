@@ -1,0 +1,165 @@
+"""Presets compose and are sound; settings that cannot go together are refused with their reasons."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ares_eval.config import ConfigError
+from ares_train import launching
+from ares_train.aepo.config import ConfigError as AEPOConfigError
+from ares_train.rl import compose, launch
+from ares_train.rl.config import bind, hints
+from ares_train.rl.fields import AGENT_LOOP, AGENT_LOOP_MANAGER
+
+GPU = launching.Device("cuda", 8)
+CPU = launching.Device("cpu", 2)
+STAGED = ("aepo_3b", "aepo_7b", "grpo_3b", "grpo_7b")
+
+
+def composed(preset: str, *overrides: str, device: launching.Device = GPU) -> Any:
+    return compose.compose(compose.preset(preset), overrides, device)
+
+
+def test_the_presets_are_those_that_are_promised() -> None:
+    assert set(compose.presets()) == {
+        "aepo", "aepo_literal", "aepo_paper_run", "aepo_adaptive", "grpo", "grpo_length", "dapo", "smoke_cpu", *STAGED,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", compose.presets())
+def test_a_dry_run_of_each_preset(preset: str) -> None:
+    planned = launch.plan(compose.preset(preset), [], device_name="cpu" if preset == "smoke_cpu" else "cuda")
+    assert [stage.name for stage, _ in planned] == (["8k", "16k"] if preset in STAGED else [""])
+    shown = launch.describe(planned)
+    assert "custom_reward_function" in shown and "pkg://ares_eval.verify.reward" in shown
+    assert "# a step " in shown and "# TransferQueue " in shown and "memory of a" in shown
+    for _, config in planned:
+        assert config.trainer.v1.trainer_mode == "sync" and "stages" not in config
+        forks = preset not in ("grpo", "grpo_length", "dapo", "aepo_paper_run", "grpo_3b", "grpo_7b")
+        assert (config.actor_rollout_ref.rollout.agent.get("agent_loop_manager_class") == AGENT_LOOP_MANAGER) is forks
+
+
+def test_what_the_presets_say_of_aepo() -> None:
+    aepo = {name: bind(composed(name)) for name in ("aepo", "aepo_literal", "aepo_adaptive", "grpo", "dapo")}
+    assert (aepo["aepo"].branch.mode, aepo["aepo"].reward.shape_correct) == ("extra", "none")
+    assert not aepo["aepo"].lambda_is_zero and aepo["aepo_literal"].lambda_is_zero
+    adaptive = aepo["aepo_adaptive"]
+    assert (adaptive.branch.mode, adaptive.branch.n_base, adaptive.branch.max_trajectories) == ("budget", 4, 8)
+    assert (adaptive.reward.shape_correct, adaptive.reward.target_mode) == ("easy", "group")
+    assert adaptive.advantage.std_floor == 0.1
+    assert (aepo["grpo"].reward.mode, aepo["grpo"].kl.mode) == ("accuracy", "uniform")
+    dapo = composed("dapo")
+    assert dapo.algorithm.filter_groups.enable and not dapo.actor_rollout_ref.actor.use_kl_loss
+    assert dapo.actor_rollout_ref.actor.clip_ratio_high == 0.28
+
+
+def test_on_the_cpu_the_device_decides_what_it_must() -> None:
+    config = composed("aepo_7b", "actor_rollout_ref.rollout.n=4", "aepo.branch.n_base=2", device=CPU)
+    aepo = bind(config)
+    assert config.actor_rollout_ref.rollout.name == "hf_cpu" and aepo.branch.entropy_source == "exact"
+
+
+REFUSED = {
+    "trainer.use_v1=false": "use_v1",
+    "trainer.v1.trainer_mode=colocate_async": "one version of the weights",
+    "algorithm.adv_estimator=gae": "adv_estimator",
+    "algorithm.use_kl_in_reward=true": "use_kl_in_reward",
+    "algorithm.rollout_correction.bypass_mode=true": "exact entropies",
+    "distillation.enabled=true": "distillation",
+    "critic.enable=true": "critic",
+    "actor_rollout_ref.actor.use_kl_loss=false": "no reference log-probs",
+    "aepo.kl.mode=off": "use_kl_loss",
+    "actor_rollout_ref.actor.ppo_mini_batch_size=100": "optimizer steps",
+    "actor_rollout_ref.actor.use_prefix_grouper=true": "use_prefix_grouper",
+    "aepo.branch.max_trajectories=6": "rollout.n",
+    "aepo.branch.entropy_source=exact": "hf_cpu",
+    "actor_rollout_ref.rollout.name=sglang": "server_topk",
+    "actor_rollout_ref.rollout.calculate_log_probs=false": "calculate_log_probs",
+    "actor_rollout_ref.rollout.agent.default_agent_loop=tool_agent": "cannot fork",
+    "++actor_rollout_ref.rollout.agent.agent_loop_manager_class=my.Manager": "my.Manager",
+    "actor_rollout_ref.rollout.multi_turn.enable=true": "dialogue",
+    "aepo.branch.min_new_tokens=20000": "min_new_tokens",
+    "aepo.response_length=100": "response_length",
+    "algorithm.norm_adv_by_std_in_grpo=false": "advantage.std=none",
+}
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_refused_with_the_reason(override: str) -> None:
+    config = composed("aepo_adaptive", override)
+    with pytest.raises(AEPOConfigError) as refused:
+        bind(config)
+    assert REFUSED[override] in str(refused.value)
+
+
+def test_every_reason_is_told_at_once() -> None:
+    config = composed("aepo_adaptive", "critic.enable=true", "trainer.v1.trainer_mode=colocate_async")
+    with pytest.raises(AEPOConfigError) as refused:
+        bind(config)
+    assert len(str(refused.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["actor_rollout_ref.rollout.top_p=0.99"], "top_p"),
+        (["aepo.reward.target_mode=batch_mean", "aepo.reward.fixed_lambda=null"], "identically zero"),
+        (["algorithm.filter_groups.enable=true"], "filter_groups"),
+    ],
+)
+def test_hints(overrides: list[str], said: str) -> None:
+    config = composed("aepo_adaptive", *overrides)
+    assert any(said in hint for hint in hints(config, bind(config)))
+    assert hints(composed("aepo_adaptive"), bind(composed("aepo_adaptive"))) == []
+
+
+def test_what_follows_is_filled_in() -> None:
+    config = composed("aepo", "++trainer.eval.datasets=smoke_text")
+    bind(config)
+    assert config.actor_rollout_ref.rollout.agent.default_agent_loop == AGENT_LOOP
+    assert config.actor_rollout_ref.rollout.engine_kwargs.vllm.max_logprobs == 20
+    assert config.trainer.checkpoint_callback_class == "ares_train.loop.callback.AresCheckpointCallback"
+    assert config.aepo.response_length == config.data.max_response_length
+    plain = composed("grpo")
+    bind(plain)
+    assert plain.trainer.checkpoint_callback_class is None
+    assert "agent_loop_manager_class" not in plain.actor_rollout_ref.rollout.agent
+
+
+def test_a_file_of_ones_own_builds_on_a_preset(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("defaults: [aepo_adaptive, _self_]\naepo: {window: {size: 8}}\ntrainer: {save_freq: 5}\n")
+    config = compose.compose(file, ["aepo.window.quantile=0.9"], GPU)
+    aepo = bind(config)
+    assert (aepo.window.size, aepo.window.quantile, aepo.branch.mode) == (8, 0.9, "budget")
+    assert config.trainer.save_freq == 5
+
+
+def test_wrong_names_are_told_with_the_right_ones() -> None:
+    with pytest.raises(AEPOConfigError, match="window"):
+        bind(composed("aepo", "aepo.windo.size=3"))
+    with pytest.raises(ConfigError, match="save_frek"):
+        composed("aepo", "trainer.save_frek=3")
+    with pytest.raises(ConfigError, match="aepo_adaptive"):
+        compose.preset("aepo_adaptiv")
+
+
+def test_the_command_shows_its_plan_and_refuses_in_lines() -> None:
+    def ares(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "ares_train.cli", *words], capture_output=True, text=True, timeout=120
+        )
+
+    refused = ares("aepo", "--dry-run", "--device", "cuda", "critic.enable=true", "aepo.kl.mode=off")
+    assert refused.returncode == 2 and refused.stdout == ""
+    assert len(refused.stderr.splitlines()) == 2 and all(
+        line.startswith("ares-train aepo: ") for line in refused.stderr.splitlines()
+    )
+    assert ares("grpo", "nonsense").returncode == 2
+    missing = ares("launch", "--config", "configs/train/smoke_cpu.yaml", "data.train_files=/no/such.parquet")
+    assert missing.returncode == 2 and "data.train_files=/no/such.parquet" in missing.stderr
