@@ -60,11 +60,12 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The contents of a step file.
 
     ``status``: complete; incomplete (some draws were never measured); failed (``reason`` says why, there are no
-    figures). ``digest``: content of the weights; ``stamp``: names, sizes and times of their files, by which a step that
-    was saved again is noticed without reading them. ``figures``: ares_eval.trackers.figures of the run and
-    their ``mean``, HWE by ``threshold``, which all steps share. ``tries``: how often it was begun. ``seconds``: by
-    stage. ``trained``: the trainer's revision and configuration, where it told. ``logged``: trackers that have the
-    figures. ``weights``: the Hugging Face folder, while it is kept.
+    figures). ``digest``: content of the weights; ``stamp``: names, sizes and times of their files, by which a step
+    that was saved again is noticed without reading them. ``figures``: ares_eval.trackers.figures of the run and their
+    ``mean``, HWE by ``threshold``, which all steps share. ``tries``: how often it was begun. ``seconds``: by stage.
+    ``trained``: the trainer's revision and configuration, where it told. ``trackers``: what its watcher logs to, so
+    that the trainer need not; ``logged``: trackers that have the figures. ``weights``: the Hugging Face folder, while
+    it is kept.
     """
 
     format: int
@@ -84,6 +85,7 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     versions: dict[str, str] = {}
     trained: dict[str, str] = {}
     finished: str = ""
+    trackers: tuple[str, ...] = ()
     logged: tuple[str, ...] = ()
     weights: str | None = None
 

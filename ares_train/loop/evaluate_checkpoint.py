@@ -120,6 +120,7 @@ def evaluate(
         versions=versions(),
         trained=job.trained,
         finished=manifest.now(),
+        trackers=settings.tracker,
         weights=_relative(weights.folder, run_dir),
     )
 

@@ -320,7 +320,7 @@ def new_results(run_dir: Path, seen: set[str]) -> dict[str, float]:
     """Metrics of one finished evaluation that is not in ``seen`` (and is then): ``eval/TASK/METRIC``, ``eval/mean`` and
     ``eval/ckpt_step``, the step whose weights they belong to; empty where there is none.
 
-    One at a time, since a tracker's row has room for one ``eval/ckpt_step``. Results that the watcher logged itself are
+    One at a time, since a tracker's row has room for one ``eval/ckpt_step``. Results whose watcher logs them itself are
     left out, and so is a broken step file.
     """
     for file in sorted((run_dir / EVAL).glob("step_*.json"), key=lambda file: (len(file.name), file.name)):
@@ -330,7 +330,7 @@ def new_results(run_dir: Path, seen: set[str]) -> dict[str, float]:
         seen.add(key)
         with contextlib.suppress(steps.StepFileError):
             result = steps.read(file)
-            if (name := f"{result.step}:{result.digest}") in seen or result.logged or not result.figures:
+            if (name := f"{result.step}:{result.digest}") in seen or result.trackers or not result.figures:
                 continue
             seen.add(name)
             return metrics_of(result)

@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from omegaconf import OmegaConf
 from ares_eval.series import steps
 from ares_eval.series.steps import Gate, StepResult
 from ares_train import checkpoints
-from ares_train.loop import queue, ranking, settings, tracking
+from ares_train.loop import child, queue, ranking, settings, tracking
 from ares_train.loop.callback import AresCheckpointCallback
 from ares_train.loop.settings import SettingsError
 from tests.train.loop_fakes import ROOT, checkpoint
@@ -117,6 +118,31 @@ def test_claim_outlives_us_in_a_child_that_inherits_it(tmp_path: Path) -> None:
     with queue.claim(tmp_path, 7) as other:
         assert other is None
     child.communicate(b"\n")
+    with queue.claim(tmp_path, 7) as free:
+        assert free is not None
+
+
+def test_evaluator_holds_the_claim_of_its_step(tmp_path: Path) -> None:
+    """Even when the watcher has let go (or died): no second evaluation begins beside the first."""
+    mark, python = tmp_path / "began", tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ntouch {mark}\nexec sleep 60\n")
+    python.chmod(0o755)
+    stop = threading.Event()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        with queue.claim(tmp_path, 7) as held:
+            assert held is not None
+            work = tmp_path / "work"
+            running = pool.submit(child.evaluate, str(python), {}, work, held=(held,), stop=stop, say=print)
+            while not mark.exists():
+                assert not running.done(), running.result()
+                time.sleep(0.01)
+        try:
+            with queue.claim(tmp_path, 7) as other:
+                assert other is None
+        finally:
+            stop.set()
+        with pytest.raises(child.Interrupted):
+            running.result()
     with queue.claim(tmp_path, 7) as free:
         assert free is not None
 

@@ -152,11 +152,11 @@ def test_trainers_run_gets_the_figures(loop: Loop) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = loop.run_dir.parent / "trainers-own"
-    saved(loop.run_dir, 2)
     (loop.run_dir / "tracker.json").write_text(json.dumps({"experiment": "e", "tensorboard": str(folder)}))
-    saved(loop.run_dir, 4, right=False)
+    saved(loop.run_dir, 2)
     loop.watch()
     assert not folder.exists()
+    saved(loop.run_dir, 4, right=False)
     loop.watch(tracker=["tensorboard"])
     loop.watch(tracker=["tensorboard"])
     events = EventAccumulator(str(folder))
@@ -164,7 +164,9 @@ def test_trainers_run_gets_the_figures(loop: Loop) -> None:
     logged = [(event.step, event.tensor_proto.float_val[0]) for event in events.Tensors("eval/gsm8k/accuracy")]
     assert logged in ([(2, 1.0), (4, 0.0)], [(2, 1.0), (4, pytest.approx(0.0))])
     assert loop.result(2)["logged"] == ["tensorboard"]
-    assert queue.new_results(loop.run_dir, set()) == {}, "what the watcher logged is not the trainer's to log"
+    seen: set[str] = set()
+    assert queue.new_results(loop.run_dir, seen)["eval/ckpt_step"] == 2.0
+    assert queue.new_results(loop.run_dir, seen) == {}, "what its watcher logs is not the trainer's to log"
 
 
 # ---------------------------------------------------------------- faults of the evaluation
