@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# The whole cold start in one command: questions, responses, AdaCS and its control set, two fine-tuned models, their scores.
+#
+#   examples/run_cold_start.sh [--small] [OUT]        OUT [build/cold_start]; the same command goes on where it stopped
+#
+# As it stands it needs no GPU and nothing from the network but SmolLM2 (93 MB, from PyPI): a tiny transformer learns sums
+# (examples/cold_start), answers what AdaCS is asked, and is fine-tuned twice. About an hour on two cores; --small, which
+# CI runs, makes everything smaller and takes minutes.
+#
+# With STUDENT set nothing tiny is made, and the same commands run the paper's cold start (arXiv:2510.08457v1, section 4):
+#
+#   export STUDENT=Qwen/Qwen2.5-VL-7B-Instruct       the model that is fine-tuned
+#   export ADACS=my_adacs.yaml                       sources; sample.estimator.ask: {model_name: ReVisual-R1, openai_base_url: ...},
+#                                                    sample.teacher.ask: {model_name: DeepSeek-R1 or Seed-1.5-VL, openai_base_url: ...},
+#                                                    rate.tokenizer: the student, select.size: 224000 (docs/adacs.md)
+#   export SFT=configs/train/sft_7b.yaml             LLM trained, vision tower frozen, 2 epochs, batch 256, 32k, lr 2e-5
+#   export SERVE=vllm:                               how `ares-eval` serves a merged folder [hf:]
+#   export TASKS=mathvista,mathverse,math500         what it is asked
+#   export EVAL="--samples 1"                        further words for `ares-eval`
+#   export BIN=.venv-train/bin                       where ares-train and ares-eval are
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+bin=$(cd "$root" && cd "${BIN:-.venv-train/bin}" && pwd)
+lessons=40000 pool=450 held=225 model=(--steps 2500) sample=() sft=() eval_words=(--samples 4)
+if [[ ${1:-} == --small ]]; then
+  shift
+  lessons=4000 pool=54 held=18
+  model=(--steps 160 --batch 32 --layers 2 --width 64 --rate 0.005)
+  sample=(--set sample.estimator.ask.max_tokens=96 --set sample.teacher.draws=1 --set sample.teacher.ask.max_tokens=12
+    --set lengths.min_questions=1)
+  sft=(data.train_batch_size=8 trainer.total_epochs=1)
+  eval_words=()
+fi
+out=${1:-$root/build/cold_start}
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+config=${ADACS:-$root/examples/cold_start/adacs.yaml}
+tuning=${SFT:-$root/examples/cold_start/sft.yaml}
+student=${STUDENT:-tiny}
+cd "$out"
+
+step() { printf '\n== %s\n' "$*"; }
+
+if [[ -z ${STUDENT:-} ]]; then
+  step "questions and lessons"
+  [[ -f lessons.jsonl ]] ||
+    "$bin/python" "$root/examples/cold_start/corpus.py" . --lessons "$lessons" --pool "$pool" --held-out "$held"
+  step "a tiny model learns from them"
+  [[ -d tiny ]] || "$bin/python" "$root/examples/cold_start/tiny_model.py" lessons.jsonl tiny "${model[@]}"
+fi
+
+step "AdaCS: ingest, sample, rate, lengths, select, write, report"
+"$bin/ares-train" adacs run --config "$config" --work adacs "${sample[@]}"
+
+for set in adacs vanilla; do
+  step "fine-tuning on $set"
+  files=$(find "$PWD/adacs/sft/$set" -name '*-train.parquet' | sort | paste -sd, -)
+  "$bin/ares-train" sft --config "$tuning" "model.path=$student" "data.train_files=[$files]" \
+    "trainer.default_local_dir=$PWD/sft/$set" "${sft[@]}"
+  "$bin/ares-train" merge --local_dir "sft/$set" --target_dir "models/$set"
+done
+
+for set in vanilla adacs; do
+  step "evaluating the model that learnt from $set"
+  "$bin/ares-eval" --serve "${SERVE:-hf:}models/$set" --model-name "$set" --datasets "${TASKS:-arithmetic}" \
+    --include-path tasks --system-prompt "" --max-tokens 256 --temperature 1.0 --top-p 1.0 --seed 0 \
+    --output-dir runs --run-name held-out "${eval_words[@]}" ${EVAL:-}
+done
+
+step "vanilla (A) and adacs (B)"
+"$bin/ares-eval" compare runs/vanilla/held-out-* runs/adacs/held-out-* | tee compare.txt
+step "done: $out/adacs/report/report.html, $out/compare.txt"
