@@ -247,6 +247,18 @@ def test_case_folding_keeps_places() -> None:
     assert [(item.start, item.stop) for item in found] == [(3, 7)]
 
 
+PIECES = ["wait", "let", "let's", "let’s", "Let us", "see", "that's", "THAT", "so", "on the other hand", "hand", "-",
+          " ", "\n", "1", "'", "é", "İ", "等等", "等", "_"]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30), st.booleans())
+def test_counting_words_is_finding_them(pieces: list[str], spaced: bool) -> None:
+    listed = words.trigger_words(["wait", "let's", "let us see", "let", "that", "on the other hand", "等等", "hand so"])
+    for some in (listed, words.read_words()):
+        text = (" " if spaced else "").join(pieces)
+        assert words.count_words(text, some) == len(words.find_words(text, some))
+
+
 def test_the_list_in_the_package_is_usable() -> None:
     listed = words.read_words()
     assert listed.size > 100
