@@ -12,6 +12,7 @@ were asked for its tier is that of the rounded p, flagged ``few_valid``.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 from collections import Counter
@@ -182,7 +183,7 @@ def _rate_all(config: RateConfig, jobs: Sequence[RateJob], done: int, note: Call
             ticker.add(1, f"{replies} replies in the last one")
 
 
-_ready: tuple[Verifier, TokenCounter | None] | None = None
+_ready: tuple[Verifier, Callable[[], TokenCounter] | None] | None = None
 
 
 @contextlib.contextmanager
@@ -208,8 +209,10 @@ def _begin(config: RateConfig) -> None:
     _ready = verifier, _counter(config)
 
 
-def _counter(config: RateConfig) -> TokenCounter | None:
-    return None if config.tokenizer is None else TokenCounter(config.tokenizer, config.tokenizer_revision)
+def _counter(config: RateConfig) -> Callable[[], TokenCounter] | None:
+    """The tokenizer, loaded when it is first asked for: recorded lengths need none."""
+    name = config.tokenizer
+    return None if name is None else functools.cache(lambda: TokenCounter(name, config.tokenizer_revision))
 
 
 def rate_part(job: RateJob) -> int:

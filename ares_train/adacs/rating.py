@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from ares_eval.analysis.hwe import hwe
 from ares_eval.analysis.ragged import Ragged, row_quantiles
-from ares_eval.analysis.words import TriggerWords, find_words, read_words
+from ares_eval.analysis.words import TriggerWords, count_words, read_words
 from ares_eval.types import Verdict
 from ares_eval.verify import Verifier
 from ares_train.adacs import schemas, store
@@ -41,17 +41,17 @@ _VALUE = {"correct": RIGHT, "incorrect": WRONG, "unverifiable": UNVERIFIABLE}
 
 @dataclass(frozen=True)
 class Rater:
-    """What replies are rated by. ``tau``: HWE threshold in nats, NaN without entropy. ``questions``: those of the part,
-    by qid."""
+    """What replies are rated by. ``questions``: those of the part, by qid. ``counter`` gives the tokenizer when a
+    length is not recorded; None: none is named."""
 
     config: RateConfig
     questions: Mapping[str, Mapping[str, Any]]
     verifier: Verifier
-    counter: TokenCounter | None
+    counter: Callable[[], TokenCounter] | None
     words: TriggerWords
 
     def rate(self, batch: pa.RecordBatch, pool: Pool, sample_part: str, tau: float) -> pa.RecordBatch:
-        """Replies of schema SAMPLES as schema RATED has them, in their order."""
+        """Replies of schema SAMPLES as schema RATED has them, in order; ``tau``: HWE threshold in nats, or NaN."""
         held = {name: batch.column(name).to_pylist() for name in _NARROW}
         texts = [
             None if text is None else whole(text, reasoning or "")
@@ -78,7 +78,7 @@ class Rater:
                     for known, text in zip(measured, texts, strict=True)
                 ]
             ),
-            "triggers": pa.array([len(find_words(text, self.words)) if text else 0 for text in texts], pa.int32()),
+            "triggers": pa.array([count_words(text, self.words) if text else 0 for text in texts], pa.int32()),
             "hwe": _hwe(batch.column("entropy"), tau, config.window),
             "sample_part": pa.array([sample_part] * batch.num_rows),
         }
@@ -143,7 +143,7 @@ class Rater:
         if counted:
             if self.counter is None:
                 raise AdacsError("rate.tokenizer is not set, and samples have no recorded lengths")
-            lengths = self.counter.count([texts[place] or "" for place in counted])
+            lengths = self.counter().count([texts[place] or "" for place in counted])
             for place, (total, inside) in zip(counted, lengths, strict=True):
                 tokens[place], think[place] = total, inside
         return tokens, think
