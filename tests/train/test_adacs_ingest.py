@@ -467,6 +467,15 @@ def test_overrides_reach_everything_and_settings_round_trip(tmp_path: Path) -> N
     assert from_dict(loaded.settings()) == loaded
 
 
+def test_the_example_configuration_loads() -> None:
+    file = Path(__file__).resolve().parents[2] / "configs" / "train" / "adacs.yaml"
+    loaded = adacs_config.load(file)
+    assert loaded.sample.estimator.run_config().eval_threads == 256
+    assert loaded.sample.teacher is not None
+    assert loaded.sample.teacher.run_config().model_name == "teacher"
+    assert loaded.ingest.contamination.require_all
+
+
 def test_keys_are_never_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEACHER_KEY", "sk-secret")
     config = configured(tmp_path / "a", sample={"teacher": {"ask": {"model_name": "t"}, "api_key_env": "TEACHER_KEY"}})
