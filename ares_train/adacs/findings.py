@@ -23,7 +23,8 @@ from ares_eval.analysis.bootstrap import Estimated
 from ares_train.adacs import lengths, rated_rows, schemas, store, tiers
 from ares_train.adacs.config import AdacsConfig
 from ares_train.adacs.layout import POOLS, Layout
-from ares_train.adacs.rated_rows import NOT_MEASURED, Rated, Rates
+from ares_train.adacs.rated_rows import Rated, Rates
+from ares_train.adacs.schemas import NOT_MEASURED
 
 MOST_WEIGHTS = 40_000_000
 """Resamples times questions of one interval; with 40,000 questions or more there are fewer resamples than usual."""

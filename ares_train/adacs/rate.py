@@ -35,16 +35,8 @@ from ares_train.adacs.config import AdacsConfig, RateConfig
 from ares_train.adacs.counting import TokenCounter
 from ares_train.adacs.errors import AdacsError, Incomplete
 from ares_train.adacs.layout import SAMPLE_SETS, Layout, Pool, SampleSet, pool_of
-from ares_train.adacs.rating import (
-    NOT_MEASURED,
-    RIGHT,
-    ROWS,
-    UNVERIFIABLE,
-    WRONG,
-    Rater,
-    reply_quantiles,
-    trigger_words,
-)
+from ares_train.adacs.rating import ROWS, Rater, reply_quantiles, trigger_words
+from ares_train.adacs.schemas import NOT_MEASURED, RIGHT, UNVERIFIABLE, WRONG
 from ares_train.adacs.store import Stage
 from ares_train.adacs.ticker import Ticker
 

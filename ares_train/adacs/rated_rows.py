@@ -17,9 +17,7 @@ import pyarrow.parquet as pq
 from ares_train.adacs import store
 from ares_train.adacs.errors import AdacsError
 from ares_train.adacs.layout import POOLS, Layout
-
-RIGHT, WRONG, UNVERIFIABLE, NOT_MEASURED = 1, 0, -1, -2
-"""Values of the column ``correct``."""
+from ares_train.adacs.schemas import NOT_MEASURED
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,7 @@ from ares_train.adacs.errors import AdacsError
 from ares_train.adacs.layout import Pool
 from ares_train.adacs.questions import question_text, spec_of
 from ares_train.adacs.response import split, well_formed, whole
-
-RIGHT, WRONG, UNVERIFIABLE, NOT_MEASURED = 1, 0, -1, -2
-"""Values of ``correct`` in schema RATED."""
+from ares_train.adacs.schemas import NOT_MEASURED, RIGHT, UNVERIFIABLE, WRONG
 
 ROWS = 256
 """Replies rated at a time."""

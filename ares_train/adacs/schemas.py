@@ -44,6 +44,9 @@ SAMPLES = pa.schema(
     ]
 )
 
+RIGHT, WRONG, UNVERIFIABLE, NOT_MEASURED = 1, 0, -1, -2
+"""Values of ``correct``."""
+
 RATED = pa.schema(
     [
         ("qid", pa.string()),
@@ -53,7 +56,7 @@ RATED = pa.schema(
         ("modality", pa.string()),
         ("tokens", pa.int32()),  # the whole response; null where not measured
         ("think_tokens", pa.int32()),  # its thinking, tags left out; null where not measured
-        ("correct", pa.int8()),  # 1 right, 0 wrong, -1 unverifiable, -2 not measured
+        ("correct", pa.int8()),  # RIGHT, WRONG, UNVERIFIABLE or NOT_MEASURED
         ("reason", pa.string()),  # of a verdict other than right, or the cause of -2
         ("truncated", pa.bool_()),  # ended by the token limit: its length is censored
         ("well_formed", pa.bool_()),

@@ -27,7 +27,8 @@ from ares_train.adacs.config import AdacsConfig
 from ares_train.adacs.errors import AdacsError
 from ares_train.adacs.layout import POOLS, Layout
 from ares_train.adacs.length_rule import Ends, LengthTable, targets
-from ares_train.adacs.rated_rows import NOT_MEASURED, RIGHT, WRONG, Rated, Rates
+from ares_train.adacs.rated_rows import Rated, Rates
+from ares_train.adacs.schemas import NOT_MEASURED, RIGHT, WRONG
 
 ESTIMATOR, TEACHER = POOLS.index("estimator"), POOLS.index("teacher")
 NOBODY = -1
