@@ -36,8 +36,9 @@ def main() -> int:
 
     from examples.miniature import plots, results
 
+    print(study.write_settings(plan, args.output))
     print(results.report(args.output))
-    for task in tasks:
+    for task in (task for task in tasks if (args.output / task / "main").exists()):
         for path in plots.plots(args.output, task):
             print(path)
     return 0

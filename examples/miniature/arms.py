@@ -51,6 +51,8 @@ SINGLE: dict[str, Settings] = {
     "released": {"reward": {"mode": "released"}, "branch": OFF, "kl": OFF},
     "all_bins": {**ADAPTIVE, "reward": {**GROUP_REWARD, "shape_correct": "all"}},
     "no_std_floor": {**ADAPTIVE, "advantage": {"std_floor": 0.0}},
+    "grpo_kl": {**GRPO, "kl": {"mode": "uniform"}},
+    "grpo_branch": {**GRPO, "branch": BRANCHING},
     "written_reward_only": {"reward": {"mode": "hier"}, "branch": OFF, "kl": OFF},
     "paper_window": {**ADAPTIVE, "window": {"size": 4, "quantile": 0.95}},
 }

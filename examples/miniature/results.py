@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -86,22 +87,27 @@ def common(arm: Arm, other: Arm) -> tuple[Arm, Arm]:
 
 
 def interval(
-    values: Sequence[Array], level: Array, levels: Sequence[int], statistic: Callable[..., float], seed: int = 0
+    values: Sequence[Array], level: Array, levels: Sequence[int], statistic: Callable[..., Array | float]
 ) -> Interval:
-    """``statistic`` of the means of each of ``values`` f64[seeds, questions] over the questions of ``levels``."""
-    rng = np.random.default_rng(seed)
+    """``statistic`` of the means of each of ``values`` f64[seeds, questions] over the questions of ``levels``.
+
+    ``statistic`` takes the means as numbers and, of all resamples at once, as arrays.
+    """
     strata = [np.flatnonzero(level == each) for each in levels]
-    seeds = len(values[0])
-
-    def at(rows: Array, questions: Array) -> float:
-        return float(statistic(*(each[np.ix_(rows, questions)].mean() for each in values)))
-
-    drawn = []
-    for _ in range(RESAMPLES):
-        rows = rng.integers(seeds, size=seeds)
-        drawn.append(at(rows, np.concatenate([rng.choice(stratum, len(stratum)) for stratum in strata])))
+    questions = np.concatenate(strata)
+    by_seed, by_question = resamples(len(values[0]), tuple(map(len, strata)))
+    drawn = statistic(*(((by_seed @ each[:, questions]) * by_question).sum(1) for each in values))
     low, high = np.percentile(drawn, [2.5, 97.5])
-    return Interval(at(np.arange(seeds), np.concatenate(strata)), float(low), float(high))
+    return Interval(float(statistic(*(each[:, questions].mean() for each in values))), float(low), float(high))
+
+
+@lru_cache(maxsize=32)
+def resamples(seeds: int, strata: tuple[int, ...]) -> tuple[Array, Array]:
+    """Weights of seeds f64[RESAMPLES, seeds] and of questions f64[RESAMPLES, questions], each row's sum 1."""
+    rng = np.random.default_rng(0)
+    by_seed = rng.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES) / seeds
+    drawn = [rng.multinomial(size, np.full(size, 1 / size), RESAMPLES) for size in strata]
+    return by_seed, np.concatenate(drawn, axis=1) / sum(strata)
 
 
 def mean(arm: Arm, measure: str, levels: Sequence[int]) -> Interval:

@@ -1,20 +1,20 @@
 """Which runs there are, which are done, and the running of the rest: resumable, in parallel, nothing done twice.
 
-A run is done when its file is there and was made with the same settings; files are written whole or not at all. Stages:
-the tasks' starting checkpoints; the choice of the length penalty's coefficient; the main arms, seed by seed, so that
-whatever is there is balanced; the single-seed rows.
+A run is done when its file is there and was made with the same settings; files are written whole or not at all. Seeds
+come one after the other, each with all arms, so that whatever is there is balanced.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Plan:
 
 FULL = Plan(sft.SFTSettings(), rl.RLSettings(), EvaluationSettings("tune", 256, 2), EvaluationSettings("test", 512, 2))
 SMOKE = Plan(
-    sft.SFTSettings(steps=60, batch=16),
+    sft.SFTSettings(steps=60, batch=8),
     rl.RLSettings(steps=2, questions=4, rollouts=8),
     EvaluationSettings("tune", 16, 1),
     EvaluationSettings("test", 32, 1),
@@ -117,21 +117,18 @@ def checkpoint_path(task: str, folder: Path) -> Path:
     return folder / task / "sft.pt"
 
 
-def stages(tasks: Sequence[str], seeds: int, plan: Plan) -> Iterator[list[Run]]:
-    """The runs stage by stage, but for the main length penalty's coefficient, which `with_coefficient` adds.
+def runs(tasks: Sequence[str], seeds: int, plan: Plan) -> list[Run]:
+    """All runs in the order in which they are wanted; the length penalty's coefficient is not in it yet.
 
-    The first seed does not wait for the tuning: it shows early whether all is well.
+    Checkpoints; then task by task the first seed, the tuning and the other seeds; the single-seed rows last.
     """
-    yield [Run(task, "sft", "sft", 0) for task in tasks]
+    out = [Run(task, "sft", "sft", 0) for task in tasks]
     for task in tasks:
-        yield [Run(task, "main", arm, 0) for arm in plan.main if arm != "grpo_length"]
-        yield [Run(task, "tuning", "aepo_adaptive", TUNING_SEED)] + [
-            Run(task, "tuning", "grpo_length", TUNING_SEED, coefficient) for coefficient in plan.length_coefficients
-        ]
-        first = [Run(task, "main", "grpo_length", 0)] if "grpo_length" in plan.main else []
-        yield first + [Run(task, "main", arm, seed) for seed in range(1, seeds) for arm in plan.main]
-    for task in tasks:
-        yield [Run(task, "single", arm, 0) for arm in plan.single]
+        first, *others = ([Run(task, "main", arm, seed) for arm in plan.main] for seed in range(seeds))
+        tuning = [Run(task, "tuning", "grpo_length", TUNING_SEED, each) for each in plan.length_coefficients]
+        out += [*first, Run(task, "tuning", "aepo_adaptive", TUNING_SEED), *tuning, *itertools.chain(*others)]
+    out += [Run(task, "single", arm, 0) for task in tasks for arm in plan.single]
+    return out
 
 
 def chosen_coefficient(task: str, plan: Plan, folder: Path) -> float | None:
@@ -195,37 +192,55 @@ def write(path: Path, how: Callable[[Path], Any]) -> None:
     temporary.replace(path)
 
 
-def with_coefficient(run: Run, plan: Plan, folder: Path) -> Run:
-    """The run with the tuned coefficient if it needs one."""
+def ready(run: Run, plan: Plan, folder: Path) -> Run | None:
+    """The run as it can be done now; None while it waits for its checkpoint or for the length penalty's tuning."""
+    if run.kind != "sft" and result_of(Run(run.task, "sft", "sft", 0), plan, folder) is None:
+        return None
     if run.arm != "grpo_length" or run.kind == "tuning":
         return run
     coefficient = chosen_coefficient(run.task, plan, folder)
-    if coefficient is None:
-        raise RuntimeError(f"{run.name}: the length penalty is not tuned yet")
-    return Run(run.task, run.kind, run.arm, run.seed, coefficient)
+    return None if coefficient is None else replace(run, coefficient=coefficient)
+
+
+def is_done(run: Run, plan: Plan, folder: Path) -> bool:
+    found = ready(run, plan, folder)
+    return found is not None and result_of(found, plan, folder) is not None
+
+
+def progress(tasks: Sequence[str], seeds: int, plan: Plan, folder: Path) -> list[tuple[str, bool]]:
+    """Every run's name and whether it is done."""
+    return [(run.name, is_done(run, plan, folder)) for run in runs(tasks, seeds, plan)]
 
 
 def run_all(tasks: Sequence[str], seeds: int, workers: int, plan: Plan, folder: Path) -> None:
-    """Every run that is not done yet, stage by stage. The first run that fails ends the study with its error."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context)
+    """Every run that is not done yet, ``workers`` at a time, the first that is ready next.
+
+    The first run that fails ends the study with its error, once the others in work are done.
+    """
+    todo = [run for run in runs(tasks, seeds, plan) if not is_done(run, plan, folder)]
+    count = 0
+    running: set[Future[str]] = set()
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
     try:
-        for stage in stages(tasks, seeds, plan):
-            runs = [with_coefficient(run, plan, folder) for run in stage]
-            todo = [run for run in runs if result_of(run, plan, folder) is None]
-            futures = [pool.submit(execute, run, plan, folder) for run in todo]
-            for count, future in enumerate(as_completed(futures), 1):
-                print(f"[{count}/{len(todo)}] {future.result()}", flush=True)
+        while todo or running:
+            for run in list(todo):
+                found = ready(run, plan, folder) if len(running) < workers else None
+                if found is not None:
+                    todo.remove(run)
+                    running.add(pool.submit(execute, found, plan, folder))
+            if not running:
+                raise RuntimeError(f"nothing is ready of {', '.join(run.name for run in todo)}")
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                count += 1
+                print(f"[{count} done, {len(todo) + len(running)} to go] {future.result()}", flush=True)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def progress(tasks: Sequence[str], seeds: int, plan: Plan, folder: Path) -> list[tuple[str, bool]]:
-    """Every run's name and whether it is done; a main length penalty is open until its coefficient is chosen."""
-    out = []
-    for run in (run for stage in stages(tasks, seeds, plan) for run in stage):
-        tuned = (
-            run.arm != "grpo_length" or run.kind == "tuning" or chosen_coefficient(run.task, plan, folder) is not None
-        )
-        out.append((run.name, tuned and result_of(with_coefficient(run, plan, folder), plan, folder) is not None))
-    return out
+def write_settings(plan: Plan, folder: Path) -> Path:
+    """settings.json: the plan and every arm as written in arms.py; its path."""
+    path = folder / "settings.json"
+    settings = {"plan": asdict(plan), "window": WINDOW, "main": MAIN, "single": SINGLE}
+    write(path, lambda temporary: temporary.write_text(json.dumps(settings, indent=1) + "\n"))
+    return path

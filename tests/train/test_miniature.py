@@ -32,10 +32,17 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="module")
-def search() -> tuple[Task, rl.Weights]:
-    """*search* and a checkpoint that has at least learned to end its answers."""
-    task = Search()
-    return task, sft.train(task, sft.SFTSettings(steps=60, batch=16)).state_dict()
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study's folder with a checkpoint of *search* that has at least learned to end its answers."""
+    torch.set_num_threads(1)
+    folder: Path = tmp_path_factory.mktemp("study")
+    study.execute(study.Run("search", "sft", "sft", 0), study.SMOKE, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def search(folder: Path) -> tuple[Task, rl.Weights]:
+    return Search(), torch.load(study.checkpoint_path("search", folder), weights_only=True)
 
 
 @pytest.mark.parametrize("task", [Search(), Chain()])
@@ -147,32 +154,28 @@ def test_paired_interval() -> None:
     assert alone.low < alone.value < alone.high
 
 
-def test_one_command_and_again(tmp_path: Path) -> None:
-    """`--smoke` runs every stage, writes tables and pictures; a lost file is the only one that is made anew."""
-    command = [sys.executable, "-m", "examples.miniature", "--output", str(tmp_path), "--smoke", "--seeds", "1"]
+def test_one_command_does_what_is_not_done(folder: Path) -> None:
+    """`--smoke` runs every stage but the checkpoint that is there, writes tables and pictures; a lost file is known."""
+    checkpoint = study.checkpoint_path("search", folder).stat().st_mtime_ns
+    command = [sys.executable, "-m", "examples.miniature", "--output", str(folder), "--smoke", "--seeds", "1"]
     command += ["--task", "search", "--workers", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    assert study.checkpoint_path("search", folder).stat().st_mtime_ns == checkpoint
+    assert all(found for _, found in study.progress(["search"], 1, study.SMOKE, folder))
+    assert "aepo_adaptive" in (folder / "tables.md").read_text()
+    assert (folder / "search-training.svg").exists()
 
-    def run(*more: str) -> str:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([*command, *more], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    grpo = folder / "search" / "main" / "grpo-s0.json"
+    scores = json.loads(grpo.read_text())["scores"]
+    assert json.loads((folder / "search" / "single" / "literal-s0.json").read_text())["scores"] == scores
 
-    run()
-    tables = (tmp_path / "tables.md").read_text()
-    assert "aepo_adaptive" in tables
-    assert (tmp_path / "search-training.svg").exists()
-    main = tmp_path / "search" / "main"
-    scores = json.loads((main / "grpo-s0.json").read_text())["scores"]
-    assert json.loads((tmp_path / "search" / "single" / "literal-s0.json").read_text())["scores"] == scores
-
-    kept = (main / "aepo_adaptive-s0.json").stat().st_mtime_ns
-    (main / "grpo-s0.json").unlink()
-    assert [line for line in run("--list").splitlines() if line.startswith("open")] == ["open  search/main/grpo-s0"]
-    assert "[1/1] search/main/grpo-s0" in run()
-    assert (main / "aepo_adaptive-s0.json").stat().st_mtime_ns == kept
-    assert json.loads((main / "grpo-s0.json").read_text())["scores"] == scores
-    assert (tmp_path / "tables.md").read_text() == tables
+    grpo.unlink()
+    still_open = [name for name, found in study.progress(["search"], 1, study.SMOKE, folder) if not found]
+    assert still_open == ["search/main/grpo-s0"]
+    study.execute(study.Run("search", "main", "grpo", 0), study.SMOKE, folder)
+    assert json.loads(grpo.read_text())["scores"] == scores, "a run made again is the same"
 
 
 def test_other_settings_are_not_done(tmp_path: Path) -> None:
