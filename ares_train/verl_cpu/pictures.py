@@ -32,9 +32,6 @@ def processors() -> None:
         return
     import transformers
 
-    # transformers shows a stand-in that refuses, where its own module would choose the processor that needs PIL alone.
-    own = importlib.import_module("transformers.models.auto.image_processing_auto")
-    transformers.AutoImageProcessor = own.AutoImageProcessor
     original = transformers.AutoProcessor.from_pretrained
     if getattr(original, "without_video", False):
         return
@@ -45,6 +42,9 @@ def processors() -> None:
             return original(name, *args, **kwargs)
         from ares_eval.inference.servers.hf_model import load_processor
 
+        # transformers shows a stand-in that refuses, where its own module would choose the one that needs PIL alone.
+        own = importlib.import_module("transformers.models.auto.image_processing_auto")
+        sys.modules["transformers"].AutoImageProcessor = own.AutoImageProcessor  # type: ignore[attr-defined]
         processor = load_processor(name)
         # verl knows processors by the name of their class.
         kind = type(processor).__mro__[1].__name__

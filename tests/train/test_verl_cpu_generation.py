@@ -127,16 +127,15 @@ def test_replicas_that_count_for_themselves_do_not_repeat_each_other():
 @pytest.fixture(scope="module")
 def seeing(tmp_path_factory):
     """The tiny vision-language model with its processor, as verl's model configuration loads them on the CPU."""
-    from transformers import AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    from ares_eval.inference.servers.hf_model import load_processor
     from ares_train.verl_cpu import pictures
     from tests.models import tiny_qwen_vl
 
     folder = tiny_qwen_vl.build(tmp_path_factory.mktemp("seeing"))
     pictures.processors()
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
-    processor = load_processor(str(folder))
+    processor = AutoProcessor.from_pretrained(str(folder))
     ends = frozenset([processor.tokenizer.eos_token_id])
     return Generator(model, ends=ends, pad=processor.tokenizer.pad_token_id, processor=processor)
 
