@@ -86,6 +86,48 @@ TABLE: tuple[Name, ...] = (
     Name("verl.utils.model:get_hf_auto_model_class", "loads the class that the actor loads", ("hf_config",)),
     Name("verl.utils.model:convert_weight_keys", "names weights as the actor does", ("state_dict", "model")),
     Name("verl.utils.tokenizer:get_processor_token_id", "finds a picture's place in the prompt"),
+    # AEPO's trainer.
+    Name("verl.trainer.main_ppo:run_ppo", "starts Ray and our task runner", ("config", "task_runner_class")),
+    Name("verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync.on_init_end", "sets the loss first"),
+    Name("verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync.on_step_begin", "looks for a request to stop"),
+    Name("verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync._submit_batch_to_rollout", "names prompts", ("batch",)),
+    Name("verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync._get_required_batch_multiple", "pads to less", ("dp_size",)),
+    Name("verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync._balance_batch", "orders rows", ("batch", "metrics")),
+    Name("verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync._compute_old_log_prob", "writes the entropies"),
+    Name("verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync._compute_advantage", "shapes rewards", ("batch", "metrics")),
+    Name("verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync._update_actor", "names mini-batches", ("batch", "metrics")),
+    Name("verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync._consume_sync_metrics", "adds what was evaluated"),
+    Name("verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync._save_checkpoint", "saves AEPO's state first"),
+    Name("verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync._load_checkpoint", "restores it"),
+    Name("verl.workers.engine_workers:ActorRolloutRefWorker.set_loss_fn", "takes our loss", ("loss_fn",)),
+    Name("verl.workers.engine_workers:TrainingWorker.train_mini_batch", "knows num_mini_batch", ("data",)),
+    # AEPO's loss.
+    Name("verl.workers.utils.losses:ppo_loss", "all but the KL", ("config", "model_output", "data", "dp_group")),
+    Name("verl.workers.utils.padding:no_padding_2_padding", "the response's log-probs", ("tensor", "data")),
+    Name("verl.trainer.ppo.core_algos:agg_loss", "averages", ("loss_mat", "loss_mask", "loss_agg_mode")),
+    Name("verl.trainer.ppo.core_algos:kl_penalty", "the KL estimators", ("logprob", "ref_logprob", "kl_penalty")),
+    # Branching while rolling out.
+    Name(
+        "verl.trainer.ppo.v1.agent_loop_tq:AgentLoopWorkerTQ.__ray_metadata__.modified_class._run_prompt",
+        "base of our agent-loop worker, before Ray decorated it",
+        ("prompt", "sampling_params", "trajectory", "trace"),
+    ),
+    Name(
+        "verl.trainer.ppo.v1.agent_loop_tq:AgentLoopWorkerTQ.__ray_metadata__.modified_class._agent_loop_postprocess",
+        "scores and stores a session",
+        ("output", "validate"),
+    ),
+    Name("verl.experimental.agent_loop:AgentLoopManager.__init__", "base of our agent-loop manager", ("config",)),
+    Name(
+        "verl.experimental.agent_loop.agent_loop:AgentLoopWorker._run_agent_loop",
+        "runs a session",
+        ("sampling_params", "trajectory", "agent_name", "trace"),
+    ),
+    Name(
+        "verl.experimental.agent_loop.single_turn_agent_loop:SingleTurnAgentLoop.run",
+        "base of our agent loop",
+        ("sampling_params",),
+    ),
 )
 
 
