@@ -73,7 +73,7 @@ def index_of(task: Task, ngram: int, short_ngram: int, folder: Path) -> Benchmar
     path = folder / f"{task.name.replace(':', '_').replace('/', '_')}-{key[:16]}.npz"
     if path.is_file():
         return _read(task.name, path)
-    made = _make(task.name, task.samples(), ngram, short_ngram)
+    made = made_of(task.name, task.samples(), ngram, short_ngram)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
     np.savez_compressed(temporary, **_arrays(made))
@@ -90,7 +90,8 @@ def question_text(sample: Sample) -> str:
     )
 
 
-def _make(name: str, samples: Iterator[Sample], ngram: int, short_ngram: int) -> BenchmarkIndex:
+def made_of(name: str, samples: Iterator[Sample], ngram: int, short_ngram: int) -> BenchmarkIndex:
+    """The index of a benchmark's questions; each picture is decoded once."""
     hasher = WordHasher()
     ids: list[str] = []
     groups: list[str] = []

@@ -149,6 +149,8 @@ class Matcher:
 
     def match(self, asked: Sequence[Asked]) -> list[list[Match]]:
         """For each question its best match with each benchmark, in the order of KINDS within one."""
+        if not self._ids:
+            return [[] for _ in asked]
         found: list[dict[int, tuple[Kind, int, float]]] = [{} for _ in asked]
         words = self._hasher([one.with_options for one in asked])
         self._equal_texts(asked, found)

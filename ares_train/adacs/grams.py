@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 _MARK = re.compile(r"<\s?image ?\d*>")
-_SPACES = re.compile(r"[\s$\\]+")
 _EAST_ASIAN = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _WORDS = re.compile(rf"[{_EAST_ASIAN}]|[^\W_{_EAST_ASIAN}]+|[-+*/=<>^%]")
 """A word, one East Asian character (those scripts set no spaces), or a sign of arithmetic."""
@@ -29,15 +28,20 @@ def normal(text: str) -> str:
     """The text for equality: no picture marks, one case, one width, single spaces, no dollar signs or backslashes."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
-    return _SPACES.sub(" ", _MARK.sub(" ", text).casefold()).strip(" .,;:?!")
+    text = _unmarked(text).replace("$", " ").replace("\\", " ").casefold()
+    return " ".join(text.split()).strip(" .,;:?!")
 
 
 def words(text: str) -> list[str]:
     """The words and signs of a text, in order."""
-    text = _MARK.sub(" ", text)
+    text = _unmarked(text)
     if text.isascii():
         return _ASCII_WORDS.findall(text.lower())
     return _WORDS.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def _unmarked(text: str) -> str:
+    return _MARK.sub(" ", text) if "<" in text else text
 
 
 def exact_key(text: str) -> int:

@@ -288,13 +288,13 @@ def test_indexes_are_made_once_for_the_same_data(
 ) -> None:
     first, coverage = gather(config, silent)
     made: list[str] = []
-    monkeypatch.setattr(benchmark_index, "_make", lambda name, *_: made.append(name))
+    monkeypatch.setattr(benchmark_index, "made_of", lambda name, *_: made.append(name))
     again, _ = gather(config, silent)
     assert not made
     assert contamination.digest(config, coverage, again) == contamination.digest(config, coverage, first)
     assert kinds(config, LONG, encoded(drawing(2))) == {("exact", "long"), ("picture_exact", "q2")}
     other = ContaminationConfig(dataset_dir=config.dataset_dir, cache_dir=config.cache_dir, ngram=12, tasks="all")
-    with pytest.raises(AttributeError):  # the stand-in for _make gives None: the index would be made anew
+    with pytest.raises(AttributeError):  # the stand-in for made_of gives None: the index would be made anew
         gather(other, silent)
     assert made == ["planted_pictures"]
 
