@@ -152,25 +152,28 @@ def probe(device: Device) -> Mapping[str, Any]:
         )
     except subprocess.TimeoutExpired:
         return {"error": f"verl and Ray were not up after {PROBE_SECONDS:.0f} s"}
-    lines = done.stdout.splitlines()
-    if done.returncode != 0 or not lines:
+    answer: dict[str, Any] = {}
+    for line in done.stdout.splitlines():
+        if line.startswith('{"'):
+            answer |= json.loads(line)
+    if "worker" not in answer:
         told = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        return {"error": told[-1] if told else f"ended with code {done.returncode}"}
-    answer: dict[str, Any] = json.loads(lines[-1])
+        problem = {"error": told[-1] if told else f"ended with code {done.returncode}"}
+        answer = {**answer, "worker": problem} if "child" in answer else problem
     return answer
 
 
 def processes(device: Device, answer: Mapping[str, Any]) -> Iterator[Finding]:
     """From what ``probe`` saw."""
     if "error" in answer:
-        yield Finding("verl in a child process", answer["error"], "broken", "the line above is Python's own")
+        yield Finding(
+            "verl in a child process", answer["error"], "broken", "`python -m ares_train.doctor` shows all of it"
+        )
         return
     for key, where in (("child", "verl in a child process"), ("worker", "verl in a Ray worker")):
         seen = answer[key]
         if "error" in seen:
-            yield Finding(
-                where, seen["error"], "broken", "pip install 'ares[train]' into the environment of the workers"
-            )
+            yield Finding(where, seen["error"], "broken", "`python -m ares_train.doctor` shows all of it")
         elif not seen["plugin"] or seen["platform"] != device.name:
             yield Finding(
                 where,
@@ -209,18 +212,24 @@ def see() -> dict[str, Any]:
         }
 
 
-def _see_in_child_and_worker() -> dict[str, Any]:
+def _tell() -> None:
+    """Print what this process sees, and then what a Ray worker of it sees, a line of JSON each."""
     import ray
 
-    child = see()
+    _print({"child": see()})
     ray.init(
         address="local", num_cpus=1, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False,
         logging_level="error",
     )  # fmt: skip
     try:
-        return {"child": child, "worker": ray.get(ray.remote(see).remote())}
+        _print({"worker": ray.get(ray.remote(see).remote())})
     finally:
         ray.shutdown()
+
+
+def _print(seen: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(seen) + "\n")
+    sys.stdout.flush()
 
 
 def _version(module: str) -> str | None:
@@ -237,4 +246,4 @@ if __name__ == "__main__":
     # Found under its own name by the worker, not as __main__.
     from ares_train import doctor
 
-    sys.stdout.write(json.dumps(doctor._see_in_child_and_worker()) + "\n")
+    doctor._tell()

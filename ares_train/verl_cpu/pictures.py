@@ -87,8 +87,16 @@ class _StandIn(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return sys.modules.get(f"{self.__name__}.{name}") or _refuse
+        return sys.modules.get(f"{self.__name__}.{name}") or _Refusing()
 
 
-def _refuse(*_: Any, **__: Any) -> NoReturn:
-    raise ImportError("videos need torchvision, which is not installed: pip install torchvision")
+class _Refusing:
+    """Whatever is done with it fails."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self()
+
+    def __call__(self, *_: Any, **__: Any) -> NoReturn:
+        raise ImportError("videos need torchvision, which is not installed: pip install torchvision")
