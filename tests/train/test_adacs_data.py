@@ -13,6 +13,7 @@ import pytest
 from ares_eval.tasks.prompts import ARES_SYSTEM_PROMPT
 from ares_eval.verify.reward import compute_score
 from ares_train import data
+from ares_train.adacs import store
 from ares_train.commands import data as command
 from tests.models import tiny_qwen_vl, tiny_tokenizer
 from tests.train.adacs_corpus import sums, write_jsonl
@@ -217,3 +218,31 @@ def test_a_source_may_be_on_the_hub(tmp_path: Path) -> None:
     assert not command._on_hub("data/questions.jsonl")
     assert not command._on_hub(str(tmp_path))
     assert not command._on_hub("a/b/c")
+
+
+def test_a_fault_and_a_second_run_give_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_jsonl(tmp_path / "a.jsonl", sums(20))
+
+    def files(name: str) -> tuple[Path, Path, tuple[object, ...]]:
+        (tmp_path / name).mkdir()
+        out, val = tmp_path / name / "train.parquet", tmp_path / name / "val.parquet"
+        return out, val, (source, "--output", out, "--val-output", val, "--val-size", 5)
+
+    whole, held, words = files("whole")
+    assert run(*words) == 0
+    out, val, words = files("torn")
+    write = store.write_artifact
+
+    def torn(path: Path, *args: Any, **more: Any) -> Any:
+        if path.name == "train.parquet":
+            raise OSError("killed")
+        return write(path, *args, **more)
+
+    monkeypatch.setattr(store, "write_artifact", torn)
+    with pytest.raises(OSError, match="killed"):
+        run(*words)
+    assert val.exists()
+    assert not out.exists()
+    monkeypatch.undo()
+    assert run(*words) == 0
+    assert (out.read_bytes(), val.read_bytes()) == (whole.read_bytes(), held.read_bytes())

@@ -541,3 +541,31 @@ def test_parts_may_be_asked_one_by_one(source: Path, tmp_path: Path, start_loopb
     assert asked.stage.numbers() == [2]
     with pytest.raises(Incomplete, match="2 of 3 parts are not sampled"):
         rate.run(config, tmp_path / "w", silent)
+
+
+def test_a_fault_among_traces_and_a_second_run_give_the_same_files(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"id": f"s{n % QUESTIONS}", "response": f"trace {n}"} for n in range(3 * QUESTIONS)]
+    settings = configured(source).settings()
+    traces = {"path": str(write_jsonl(tmp_path / "t.jsonl", rows)), "id": "id"}
+    settings["sample"]["estimator"] = {"draws": 3, "traces": [traces]}
+    config = from_dict(settings)
+    for name in ("whole", "torn"):
+        ingest.run(config, tmp_path / name, silent)
+    sample.run(config, tmp_path / "whole", silent)
+    write = store.Stage.write
+    written: list[int] = []
+
+    def torn(self: Any, part: int, content: Any, schema: Any, inputs: Any = ()) -> Any:
+        written.append(part)
+        if len(written) == 2:
+            raise OSError("killed")
+        return write(self, part, content, schema, inputs)
+
+    monkeypatch.setattr(store.Stage, "write", torn)
+    with pytest.raises(OSError, match="killed"):
+        sample.run(config, tmp_path / "torn", silent)
+    sample.run(config, tmp_path / "torn", silent)
+    assert written == [0, 1, 1, 2]
+    assert tree(tmp_path / "torn") == tree(tmp_path / "whole")
