@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from ares_eval.progress import LINE_EVERY_S, LINE_EVERY_SHARE, RATE_WINDOW_S, compact, duration
 
-
 LEAST_S = 1.0
 """No two lines within a second, however fast a stage is."""
 
