@@ -127,7 +127,8 @@ class HFServer:
             while count < len(self._waiting):
                 count = len(self._waiting)
                 await asyncio.sleep(GATHER_SECONDS)
-            taken, self._waiting = self._waiting, []
+            # Who asked may have gone meanwhile.
+            taken, self._waiting = [each for each in self._waiting if not each[1].done()], []
             self._arrived.clear()
             async with self._model_in_use:
                 asks = [ask for ask, _ in taken]
@@ -135,10 +136,12 @@ class HFServer:
                     answers = await loop.run_in_executor(None, self.generator.answer, asks, self.max_batch)
                 except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
                     for _, future in taken:
-                        future.set_exception(error)
+                        if not future.done():
+                            future.set_exception(error)
                     continue
             for (_, future), answer in zip(taken, answers, strict=True):
-                future.set_result(answer)
+                if not future.done():
+                    future.set_result(answer)
 
 
 class HFReplica(RolloutReplica):
