@@ -22,14 +22,20 @@ TRAINED_BYTES = 16
 LOGIT_BYTES = 6
 """Of a logit: bfloat16 from the head, and float32 while its row is normalised."""
 
-TOKEN_BYTES = 85
+TOKEN_BYTES = 81
 """Of a response token in TransferQueue at the end of a step, AEPO's fields included (text; measured)."""
 
-PROMPT_TOKEN_BYTES = 24
-"""Of a prompt token: prompts, input_ids, position_ids (text; measured)."""
+PROMPT_TOKEN_BYTES = 28
+"""Of a prompt token: prompts, input_ids, position_ids, log-probs (text; measured)."""
 
 POSITIONS_3D_BYTES = 24
 """More for each token of a vision-language model, whose positions have four rows instead of one."""
+
+PIXEL_BYTES = 24
+"""Of a pixel in each row of a question with a picture: float32, three colours, two frames (Qwen2.5-VL; measured)."""
+
+PICTURE_PIXELS = 1_003_520
+"""Of the picture that the estimate assumes: 1,280 tokens of Qwen2.5-VL."""
 
 MAX_HEADER = 100 << 20
 
@@ -104,6 +110,9 @@ def lines(config: Any) -> list[str]:
         f"a step            {prompts} prompts x {rollout.n} = {rows} rows, {steps} optimizer step(s)",
         f"TransferQueue     at most {_gib(prompts * most * longest)} a step, if every answer is of full length",
     ]
+    if size is not None and size.vision:
+        pictures = prompts * most * PICTURE_PIXELS * PIXEL_BYTES
+        made.append(f"pictures          {_gib(pictures)} more there, if every question has one of 1 M pixels")
     if size is None:
         return [*made, "memory of a GPU   unknown: the model is not on this machine, and there is no node model_size"]
     return [*made, *_memory(config, size, gpus)]
