@@ -176,10 +176,11 @@ def paired_table(arms: dict[str, Arm], base: str) -> str:
                 signed(difference(arm, arms[base], "right", HARD)),
                 signed(difference(arm, arms[base], "verified", EASY)),
                 signed(difference(arm, arms[base], "rechecks", EASY)),
+                percent(change(arm, arms[base], "useful", HARD)),
             ]
         )
     head = ["arm", "seeds", "tokens L1-2", "tokens L4", "tokens all", "accuracy", "accuracy L1-2", "accuracy L4"]
-    return table([*head, "verified L1-2", "re-checks L1-2"], rows)
+    return table([*head, "verified L1-2", "re-checks L1-2", "useful L4"], rows)
 
 
 def seed_table(arms: dict[str, Arm], base: str) -> str:
