@@ -17,6 +17,9 @@ from ares_train.adacs.errors import AdacsError, Incomplete
 from ares_train.adacs.layout import Layout, SampleSet
 from ares_train.adacs.ticker import Ticker
 
+STARTS = 3
+"""Tries to start Ray here: it gives itself half a minute for each, however busy the machine is."""
+
 
 def run(
     config: AdacsConfig,
@@ -79,6 +82,19 @@ def cluster(address: str | None) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    for attempt in range(1, STARTS + 1):
+        if _started(ray, address, last=attempt == STARTS):
+            break
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _started(ray: Any, address: str | None, *, last: bool) -> bool:
+    """Connect to Ray or start it; False where it was too slow and may be tried again."""
     try:
         ray.init(address=address, log_to_driver=False, include_dashboard=False, logging_level="warning")
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -87,10 +103,8 @@ def cluster(address: str | None) -> Iterator[Any]:
         # Ray gives its own processes half a minute and raises a bare Exception where a busy machine took longer.
         if "timed out during startup" not in str(error):
             raise
-        raise Incomplete("Ray did not start within half a minute: the machine is busy; run the same again") from error
-    try:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        yield ray
-    finally:
+        if last:
+            raise Incomplete(f"Ray did not start in {STARTS} tries: the machine is busy; run the same again") from error
         ray.shutdown()
+        return False
+    return True

@@ -70,21 +70,27 @@ def run(
 
 
 def _processor(pool: PoolConfig, asked: AskedSet, concurrency: int) -> Any:
-    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+    from ray.data.llm import build_processor
 
-    settings = vLLMEngineProcessorConfig(
+    written = as_json(asked.config)
+    return build_processor(
+        engine_config(pool, asked, concurrency),
+        preprocess=lambda row: preprocess(row, written),
+        postprocess=lambda row: postprocess(row, asked.config.max_tokens, asked.config.logprobs),
+    )
+
+
+def engine_config(pool: PoolConfig, asked: AskedSet, concurrency: int) -> Any:
+    """Ray's configuration of ``concurrency`` vLLM engines."""
+    from ray.data.llm import vLLMEngineProcessorConfig
+
+    return vLLMEngineProcessorConfig(
         model_source=asked.config.model_name,
         engine_kwargs=dict(pool.vllm),
         concurrency=concurrency,
         batch_size=64,
         should_continue_on_error=True,
         prepare_multimodal_stage=asked.pictures,
-    )
-    written = as_json(asked.config)
-    return build_processor(
-        settings,
-        preprocess=lambda row: preprocess(row, written),
-        postprocess=lambda row: postprocess(row, asked.config.max_tokens, asked.config.logprobs),
     )
 
 

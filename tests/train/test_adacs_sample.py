@@ -497,6 +497,20 @@ def test_offline_vllm_asks_what_the_server_path_asks(source: Path, tmp_path: Pat
     }  # fmt: skip
 
 
+def test_ray_takes_the_configuration_of_its_engines(source: Path, tmp_path: Path) -> None:
+    from ray.data.llm import vLLMEngineProcessorConfig
+
+    settings = vllm_config(source).settings()
+    settings["sample"]["estimator"]["vllm"] = {"tensor_parallel_size": 2, "max_model_len": 4096}
+    config = from_dict(settings)
+    ingest.run(config, tmp_path / "w", silent)
+    asked = sample.asked_set(config, Layout(tmp_path / "w"), "estimator")
+    made = offline_vllm.engine_config(config.sample.estimator, asked, 3)
+    assert isinstance(made, vLLMEngineProcessorConfig)
+    assert (made.model_source, made.concurrency, made.should_continue_on_error) == ("org/model", 3, True)
+    assert made.engine_kwargs.items() >= {"tensor_parallel_size": 2, "max_model_len": 4096}.items()
+
+
 def reply(tokens: int, **more: Any) -> dict[str, Any]:
     """A row as ray.data.llm's vLLM stage gives it (vLLMOutputData of Ray 2.60), with what preprocess carried along."""
     half = {"logprob": -0.6931471805599453, "rank": 1, "decoded_token": "a"}
