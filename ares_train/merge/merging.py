@@ -162,7 +162,7 @@ def _make(
         "step": checkpoints.step_of(files.root),
         "checked": tuple(checked),
     }
-    (folder / "README.md").write_text(card.text(folder, made), encoding="utf-8")
+    (folder / "README.md").write_text(card.text(folder, made, card.base_model(files.root)), encoding="utf-8")
     sizes = {path.name: path.stat().st_size for path in weights}
     record = {"version": 1, "requested": wanted, **made, "files": sizes}
     (folder / MANIFEST).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -165,21 +165,29 @@ def test_the_card_says_what_it_is_and_names_no_path(runs: Path, tmp_path: Path) 
     assert str(runs) not in card + record and str(tmp_path) not in card + record
 
 
-def test_the_base_model_is_named_where_the_checkpoint_does(runs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("global_step_5/actor/huggingface/config.json", '{"_name_or_path": "%s"}'),
+        ("sft_config.yaml", "model: {path: %s}"),
+        ("config.yaml", "actor_rollout_ref:\n  model:\n    path: %s\n"),
+    ],
+)
+def test_the_base_model_is_named_where_the_run_does(file: str, text: str, tmp_path: Path) -> None:
     from ares_train.merge import card
 
-    made_of = {
-        "step": None,
-        "source_digest": "sha256:0",
-        "parameters": 1,
-        "tensors": 1,
-        "dtype": "float32",
-        "checked": (),
-    }
-    for name, shown in (("Qwen/Qwen2.5-VL-3B-Instruct", True), ("/home/me/model", False), ("models/../x", False)):
-        (tmp_path / "config.json").write_text(json.dumps({"architectures": ["X"], "_name_or_path": name}))
-        assert (f"base_model: {name}" in card.text(tmp_path, made_of)) is shown
-    assert "--no-check" in card.text(tmp_path, made_of)
+    actor = tmp_path / "global_step_5" / "actor"
+    (actor / "huggingface").mkdir(parents=True)
+    (actor / "huggingface" / "config.json").write_text('{"architectures": ["X"]}')
+    assert card.base_model(actor) is None
+    name = "Qwen/Qwen2.5-VL-3B-Instruct"
+    for given, shown in ((name, name), ("/home/me/model", None), ("../models/x", None), ("null", None)):
+        (tmp_path / file).write_text(text % given)
+        assert card.base_model(actor) == shown, given
+    made_of = {"step": None, "source_digest": "sha256:0", "parameters": 1, "tensors": 1, "dtype": "x", "checked": ()}
+    (tmp_path / "config.json").write_text('{"architectures": ["X"]}')
+    written = card.text(tmp_path, made_of, name)
+    assert f"base_model: {name}" in written and f"| base model | {name} |" in written and "--no-check" in written
 
 
 def test_the_default_target_lies_where_pruning_does_not_reach(runs: Path, tmp_path: Path) -> None:
