@@ -2,8 +2,8 @@
 
 Rows are made by verl's own agent-loop worker (its fields, its types); the trainer's fields are added as verl's trainer
 and ours write them. Printed: bytes of a response token and of a prompt token, field by field; bytes of a row whatever
-its length; seconds of reading rows into arrays, of `ares_train.aepo.step.shape` and of writing back, at a size that is
-chosen. docs/scale.md computes a step of 512 x 8 answers from it. Needs the training environment; no Ray, no GPU.
+its length; CPU seconds of reading rows into arrays, of `ares_train.aepo.step.shape` and of writing back, at a size that
+is chosen. docs/scale.md computes a step of 512 x 8 answers from it. Needs the training environment; no Ray, no GPU.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def per_pixel(side: int = 1024) -> float:
 
 
 def arithmetic(rows: int, tokens: int, forks: int) -> dict[str, float]:
-    """Seconds of a step's own work on ``rows`` answers of up to ``tokens`` tokens, ``forks`` of every 8 being forks."""
+    """CPU seconds of a step's own work on ``rows`` answers of up to ``tokens`` tokens, ``forks`` of every 8 being
+    forks."""
     import torch
     from tensordict import NonTensorData, NonTensorStack, TensorDict
 
@@ -145,11 +146,11 @@ def arithmetic(rows: int, tokens: int, forks: int) -> dict[str, float]:
         batch_size=rows,
     )
     config = AEPOConfig.from_dict({"branch": {"mode": "extra"}})
-    seconds, start = {}, time.perf_counter()
+    seconds, start = {}, time.process_time()
 
     def lap(name: str) -> None:
         nonlocal start
-        now = time.perf_counter()
+        now = time.process_time()
         seconds[name], start = now - start, now
 
     read = conversion.read(keys, [{} for _ in keys], data)
