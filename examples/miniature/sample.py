@@ -55,9 +55,10 @@ def sample(
     prompt = left_padded(prompts, width)
     bias = torch.zeros(rows, width + longest)
     bias[:, :width].masked_fill_(prompt == PAD, -torch.inf)
-    forced = torch.full((rows, longest), PAD)
+    forced, kept = torch.full((rows, longest), PAD), torch.zeros(rows, dtype=torch.long)
     for row, prefix in enumerate(prefixes or ()):
         forced[row, : len(prefix)] = torch.tensor(prefix, dtype=torch.long)
+        kept[row] = len(prefix)
 
     tokens = torch.full((rows, longest), PAD)
     log_prob, entropy = torch.zeros(rows, longest), torch.zeros(rows, longest)
@@ -69,7 +70,7 @@ def sample(
         distribution = functional.log_softmax(model.out(hidden), -1)
         probability = distribution.exp()
         token = torch.multinomial(probability, 1, generator=generator)[:, 0]
-        token = torch.where(forced[row, position] != PAD, forced[row, position], token)
+        token = torch.where(position < kept[row], forced[row, position], token)
         tokens[row, position] = token
         log_prob[row, position] = distribution.gather(1, token[:, None])[:, 0]
         entropy[row, position] = -(probability * distribution).sum(-1)
