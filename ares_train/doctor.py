@@ -139,7 +139,17 @@ def _imports(module: str, name: str, version: str) -> Finding:
 
 
 def probe(device: Device) -> Mapping[str, Any]:
-    """What a child process and a Ray worker of it see; ``{"error": ...}`` where it did not come to that."""
+    """What a child process and a Ray worker of it see; ``{"error": ...}`` where it did not come to that.
+
+    Ray gives its own processes 30 seconds to start and cannot be told otherwise: on a busy machine it is tried again.
+    """
+    answer = _probe_once(device)
+    if "timed out during startup" in str(answer):
+        answer = _probe_once(device)
+    return answer
+
+
+def _probe_once(device: Device) -> Mapping[str, Any]:
     try:
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "ares_train.doctor"],
