@@ -33,8 +33,7 @@ def preset(name: str) -> Path:
 
 def compose(file: Path, overrides: Sequence[str], device: launching.Device) -> Any:
     """The resolved DictConfig of ``file`` on ``device``; overrides come last. ConfigError for what cannot be."""
-    forced = [*launching.rl_on_cpu(), EXACT_ON_CPU] if device.name == "cpu" else []
-    return verl_config.compose(file, [_free(word) for word in overrides], forced=forced)
+    return _compose(file, overrides, [*launching.rl_on_cpu(), EXACT_ON_CPU] if device.name == "cpu" else [])
 
 
 def device_of(file: Path, overrides: Sequence[str], name: str = "auto") -> launching.Device:
@@ -42,9 +41,17 @@ def device_of(file: Path, overrides: Sequence[str], name: str = "auto") -> launc
     else what this machine has."""
     if name == "cuda":
         return launching.Device("cuda", 0)
-    if name == "cpu" or verl_config.compose(file, [_free(word) for word in overrides]).trainer.device == "cpu":
+    if name == "cpu" or _compose(file, overrides, []).trainer.device == "cpu":
         return launching.Device("cpu", 1)
     return launching.find_device()
+
+
+def _compose(file: Path, overrides: Sequence[str], forced: Sequence[str]) -> Any:
+    shipped = verl_config.presets_folder() / file.name
+    if file.exists() and shipped.exists() and not shipped.samefile(file):
+        # Presets build on one another by name, and would find this file instead.
+        raise ConfigError(f"{file} has the name of a shipped preset: give it another one")
+    return verl_config.compose(file, [_free(word) for word in overrides], forced=forced)
 
 
 def load(file: Path) -> Any:

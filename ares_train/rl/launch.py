@@ -12,8 +12,7 @@ from typing import Any
 
 from ares_eval.config import ConfigError
 from ares_train import checkpoints, launching, verl_compat, verl_config
-from ares_train.loop import queue
-from ares_train.rl import compose, estimate, stages
+from ares_train.rl import compose, estimate, runner, stages
 from ares_train.rl.config import bind, hints
 from ares_train.rl.stages import Stage
 
@@ -137,6 +136,7 @@ def _train(config: Any, folder: Path, title: str, say: Callable[[str], None]) ->
     for line in (*estimate.lines(config), *_hinted(config)):
         say(line)
     verl_config.write(config, folder / CONFIG)
+    (folder / runner.STOPPED).unlink(missing_ok=True)
     words = launching.command("ares_train.rl.runner", [str(folder / CONFIG)])
     environment = launching.environment(device, offline=_offline(config))
     if device.name == "cpu":
@@ -146,9 +146,8 @@ def _train(config: Any, folder: Path, title: str, say: Callable[[str], None]) ->
     if ended.code:
         say(f"{title} ended with code {ended.code}; its last lines:\n{ended.tail}\nthe whole log: {folder / LOG}")
         return ended.code
-    reason = queue.stop_requested(folder)
-    if reason is not None:
-        say(f"{title} was stopped: {reason}")
+    if (folder / runner.STOPPED).exists():
+        say(f"{title} was stopped: {(folder / runner.STOPPED).read_text(encoding='utf-8').strip()}")
         return STOPPED
     return 0
 

@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+STOPPED = "stopped.txt"
+"""In the run's folder, where training was stopped on request: why."""
+
 
 class TaskRunner:
     """verl's TaskRunnerV1 with our trainer."""
@@ -51,7 +54,7 @@ class TaskRunner:
             try:
                 trainer.fit(sessions)
             except TrainingStopped as reason:
-                print(f"training stopped: {reason}", flush=True)  # noqa: T201 - Ray carries an actor's output to the driver
+                (run_folder(config) / STOPPED).write_text(f"{reason}\n", encoding="utf-8")
             succeeded = True
         finally:
             tracking = getattr(trainer, "logger", None)

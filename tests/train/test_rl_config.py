@@ -140,6 +140,13 @@ def test_a_file_of_ones_own_builds_on_a_preset(tmp_path: Path) -> None:
     assert config.trainer.save_freq == 5
 
 
+def test_a_file_of_ones_own_needs_a_name_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "grpo.yaml"
+    file.write_text("defaults: [aepo, _self_]\n")
+    with pytest.raises(ConfigError, match="another one"):
+        compose.compose(file, [], GPU)
+
+
 def test_wrong_names_are_told_with_the_right_ones() -> None:
     with pytest.raises(AEPOConfigError, match="window"):
         bind(composed("aepo", "aepo.windo.size=3"))

@@ -10,8 +10,7 @@ import pytest
 
 from ares_eval.config import ConfigError
 from ares_train import checkpoints, launching
-from ares_train.loop import queue
-from ares_train.rl import compose, estimate, launch, stages
+from ares_train.rl import compose, estimate, launch, runner, stages
 from ares_train.rl.runner import metrics_file
 from ares_train.rl.stages import Stage
 
@@ -43,12 +42,15 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         started.append(config)
         folder = Path(config.trainer.default_local_dir)
         code = ends.pop(0) if ends else 0
+        if code == "stop":
+            (folder / runner.STOPPED).write_text("the gate failed")
+            code = 0
         if not code:
             (folder / "global_step_3" / "actor").mkdir(parents=True, exist_ok=True)
             (folder / "latest_checkpointed_iteration.txt").write_text("3")
         return launching.Ended(code, "the last line")
 
-    ends: list[int] = []
+    ends: list[Any] = []
     monkeypatch.setattr(launching, "run", run)
     monkeypatch.setattr(
         checkpoints, "checkpoints_of",
@@ -108,12 +110,13 @@ def test_a_finished_stage_is_not_run_again(
 def test_a_stop_on_request_has_a_code_of_its_own(
     staged: Path, trained: list[Any], merged: list[tuple[Path, Path]], tmp_path: Path
 ) -> None:
-    stop = tmp_path / "run" / "short" / queue.STOP
-    stop.parent.mkdir(parents=True)
-    stop.write_text("{}")
+    launching.run.ends.append("stop")  # type: ignore[attr-defined]
     code, said = go(staged)
-    assert code == launch.STOPPED and "stopped" in said[-1]
+    assert code == launch.STOPPED and "the gate failed" in said[-1]
     assert len(trained) == 1
+    # The next start is a new one: what stopped the last is not held against it.
+    assert go(staged)[0] == 0
+    assert not (tmp_path / "run" / "short" / runner.STOPPED).exists()
 
 
 def test_a_stage_needs_a_checkpoint_to_hand_on(staged: Path) -> None:

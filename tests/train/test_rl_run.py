@@ -50,7 +50,7 @@ class Run:
 def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("rl")
     task = rl_task.make(folder / "task")
-    config = rl_runs.write_config(folder / "aepo.yaml", "aepo", task, folder / "run", SETTINGS)
+    config = rl_runs.write_config(folder / "mine.yaml", "aepo", task, folder / "run", SETTINGS)
     metrics = folder / "run" / "metrics"
     with rl_runs.ray_folder() as ray:
         left = rl_runs.kill_after(config, ray, metrics / "from_step_1.jsonl", 3)
