@@ -196,7 +196,7 @@ def test_the_prompt_style_and_its_marks() -> None:
         (["--answer-policy", "[1]"], "--answer-policy is not a JSON object"),
         (["--tasks", "gsm9k"], "unknown dataset 'gsm9k'"),
         (["--val-size", "30", "--val-output", "v.parquet"], "fewer than the 30 to validate"),
-        (["--model", "nowhere/at-all"], "cannot load tokenizer"),
+        (["--model", "./no/such/model"], "cannot load tokenizer"),
     ],
 )
 def test_what_cannot_work_says_so_in_one_line(
