@@ -101,7 +101,10 @@ def load_processor(name: str) -> Any:
 
     if importlib.util.find_spec("torchvision") is not None:
         return transformers.AutoProcessor.from_pretrained(name)
-    pictures = transformers.AutoImageProcessor.from_pretrained(name)
+    # By its own module: without torchvision the name at transformers' top is a stand-in that refuses.
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+    pictures = AutoImageProcessor.from_pretrained(name)
     tokenizer = transformers.AutoTokenizer.from_pretrained(name)
     base = getattr(transformers, _processor_class(name, tokenizer))
 
