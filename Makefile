@@ -58,13 +58,14 @@ train-env: $(VENV_TRAIN)/made
 
 test: test-eval test-train
 
+# Tiny models: a second thread costs more than it brings.
 test-eval: $(VENV)/test
 	@echo "== running the evaluator's tests"
-	$(BIN)/python -m pytest --ignore=tests/train
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore=tests/train
 
 test-train: $(VENV_TRAIN)/made
 	@echo "== running the trainer's tests"
-	$(TRAIN_BIN)/python -m pytest tests/train
+	OMP_NUM_THREADS=1 $(TRAIN_BIN)/python -m pytest tests/train
 
 gate: $(VENV)/demo
 	@echo "== the embedded model against its committed baseline"
