@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +19,9 @@ from ares_train.rl.runner import metrics_file
 from ares_train.rl.stages import Stage
 
 
-@pytest.fixture
-def staged(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tmp_path = tmp_path_factory.mktemp("staged")
     for name in ("t.parquet", "v.parquet"):
         (tmp_path / name).touch()
     file = tmp_path / "mine.yaml"
@@ -70,29 +75,41 @@ def merged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, Path]]:
     return done
 
 
+@pytest.fixture
+def run(staged: Path) -> Iterator[Path]:
+    """The folder of the run, as if it had never been."""
+    yield staged.parent / "run"
+    shutil.rmtree(staged.parent / "run", ignore_errors=True)
+
+
+@functools.cache
+def planned(file: Path, overrides: tuple[str, ...]) -> list[tuple[Stage, Any]]:
+    return launch.plan(file, overrides, device_name="cpu")
+
+
 def go(file: Path, *overrides: str) -> tuple[int, list[str]]:
     said: list[str] = []
-    return launch.run(launch.plan(file, overrides, device_name="cpu"), said.append), said
+    return launch.run(copy.deepcopy(planned(file, overrides)), said.append), said
 
 
 def test_a_stage_starts_from_the_weights_of_the_one_before(
-    staged: Path, trained: list[Any], merged: list[tuple[Path, Path]], tmp_path: Path
+    staged: Path, trained: list[Any], merged: list[tuple[Path, Path]], run: Path
 ) -> None:
     code, _ = go(staged, "trainer.total_training_steps=2")
     assert code == 0
     short, long = trained
     assert short.actor_rollout_ref.model.path == "org/model"
-    assert short.trainer.default_local_dir == str(tmp_path / "run" / "short")
+    assert short.trainer.default_local_dir == str(run / "short")
     assert (short.data.max_response_length, long.data.max_response_length) == (16, 32)
     assert (short.aepo.branch.min_new_tokens, long.aepo.branch.min_new_tokens) == (4, 8)
     assert short.trainer.total_training_steps == long.trainer.total_training_steps == 2
-    start = tmp_path / "run" / "long" / "start"
+    start = run / "long" / "start"
     assert long.actor_rollout_ref.model.path == str(start)
-    assert merged == [(tmp_path / "run" / "short" / "global_step_3" / "actor", start)]
+    assert merged == [(run / "short" / "global_step_3" / "actor", start)]
 
 
 def test_a_finished_stage_is_not_run_again(
-    staged: Path, trained: list[Any], merged: list[tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
+    staged: Path, trained: list[Any], merged: list[tuple[Path, Path]], run: Path
 ) -> None:
     launching.run.ends.extend([0, 9])  # type: ignore[attr-defined]
     code, said = go(staged)
@@ -103,12 +120,12 @@ def test_a_finished_stage_is_not_run_again(
     assert [Path(config.trainer.default_local_dir).name for config in trained] == ["short", "long", "long"]
     assert any("is finished" in line for line in said)
     # With other settings there is more to do.
-    go(staged, "trainer.total_training_steps=9")
+    go(staged, "trainer.total_training_steps=2")
     assert len(trained) == 5
 
 
 def test_a_stop_on_request_has_a_code_of_its_own(
-    staged: Path, trained: list[Any], merged: list[tuple[Path, Path]], tmp_path: Path
+    staged: Path, trained: list[Any], merged: list[tuple[Path, Path]], run: Path
 ) -> None:
     launching.run.ends.append("stop")  # type: ignore[attr-defined]
     code, said = go(staged)
@@ -116,7 +133,7 @@ def test_a_stop_on_request_has_a_code_of_its_own(
     assert len(trained) == 1
     # The next start is a new one: what stopped the last is not held against it.
     assert go(staged)[0] == 0
-    assert not (tmp_path / "run" / "short" / runner.STOPPED).exists()
+    assert not (run / "short" / runner.STOPPED).exists()
 
 
 def test_a_stage_needs_a_checkpoint_to_hand_on(staged: Path) -> None:

@@ -69,15 +69,19 @@ def test_the_steps_that_were_saved_are_not_repeated(done: Run) -> None:
 
 
 def test_a_resumed_step_is_the_unbroken_one(done: Run) -> None:
-    """To the last bit, but for what is about time and memory."""
+    """Rewards, losses and gradients to the last bit, but not what is about time and memory. The rollout server's own
+    log-probs and entropies differ in theirs: which requests it takes together is a matter of time."""
     unbroken, resumed = done.first[3], done.second[3]
     assert unbroken.keys() == resumed.keys()
     differing = {
         name: (unbroken[name], resumed[name])
         for name in unbroken
-        if unbroken[name] != resumed[name] and not name.startswith(("timing", "perf/", "eval/"))
+        if unbroken[name] != resumed[name] and not name.startswith(("timing", "perf/", "actor/perf/", "eval/"))
     }
-    assert differing == {}
+    of_the_server = ("rollout_corr/", "training/rollout_", "aepo/estimator/", "aepo/tau/rollout", "aepo/tau/used_mean")
+    assert [name for name in differing if not name.startswith(of_the_server)] == []
+    for one, other in differing.values():
+        assert one == pytest.approx(other, rel=1e-5, abs=1e-5)
 
 
 def test_the_state_is_saved_and_taken_up(done: Run) -> None:
