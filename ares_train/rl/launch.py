@@ -60,6 +60,10 @@ def _finish(config: Any, ray_address: str | None, device: launching.Device) -> N
     with open_dict(config):
         config.pop("stages", None)
         config.trainer.default_local_dir = str(Path(config.trainer.default_local_dir).absolute())
+        if device.name == "cpu":
+            # As many logical GPUs as actors, and the CPUs that verl's bundles ask for with each.
+            config.ray_kwargs.ray_init.num_gpus = config.trainer.n_gpus_per_node
+            config.ray_kwargs.ray_init.num_cpus = 8 * config.trainer.n_gpus_per_node
         if ray_address is not None:
             start = config.ray_kwargs.ray_init
             for name in ("num_cpus", "num_gpus", "include_dashboard", "object_store_memory", "_temp_dir"):

@@ -81,9 +81,9 @@ def run(config: Path, ray: str, *overrides: str) -> None:
     assert done.returncode == 0, (done.stdout[-4000:], done.stderr[-4000:])
 
 
-def kill_after(config: Path, ray: str, metrics: Path, step: int) -> list[int]:
-    """Start a run and kill its launcher with SIGKILL once ``metrics`` has ``step``; the processes that outlive it by
-    more than a minute are returned."""
+def kill_after(config: Path, ray: str, metrics: Path, step: int) -> tuple[list[str], list[int]]:
+    """Start a run and kill its launcher with SIGKILL once ``metrics`` has ``step``: the command lines of its processes
+    just before, and those processes that outlive it by more than a minute."""
     env = environment()
     with tempfile.TemporaryFile() as output:
         child = subprocess.Popen(command(config, ray), env=env, stdout=output, stderr=subprocess.STDOUT)
@@ -94,12 +94,13 @@ def kill_after(config: Path, ray: str, metrics: Path, step: int) -> list[int]:
                 output.seek(0)
                 raise AssertionError(f"no step {step}: {output.read()[-4000:].decode(errors='replace')}")
             time.sleep(0.2)
+        there = [command_line(process) for process in processes(env[MARK])]
         child.send_signal(signal.SIGKILL)
         child.wait()
     end = time.monotonic() + 60
     while (left := processes(env[MARK])) and time.monotonic() < end:
         time.sleep(0.5)
-    return left
+    return there, left
 
 
 def processes(mark: str) -> list[int]:
@@ -112,6 +113,14 @@ def processes(mark: str) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def command_line(process: int) -> str:
+    """Empty where it has ended meanwhile."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def read(metrics: Path) -> list[tuple[int, dict[str, float]]]:

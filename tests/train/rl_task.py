@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 ODDS = {"1": 7, "2": 2, "3": 1}
+TRUTHS = (r"\frac{2}{2}", r"\sqrt{4}", r"\log_{2} 8")
+"""1, 2 and 3, so that comparing takes algebra, which the verifier leaves to processes that it can kill."""
+
 WORDS = (" wait", " think", " look", " step")
 MOST_WORDS = 6
 RESPONSE_LENGTH = 20
@@ -68,8 +71,7 @@ def make(folder: Path) -> Path:
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     for name, count in (("train", 64), ("val", 8)):
-        wanted = list(ODDS)
-        rows = [row(prompt(index), wanted[index % 3], index, name) for index in range(count)]
+        rows = [row(prompt(index), TRUTHS[index % 3], index, name) for index in range(count)]
         write(rows, folder / f"{name}.parquet")
     return folder
 

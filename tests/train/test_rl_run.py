@@ -37,6 +37,7 @@ trainer:
 @dataclass(frozen=True)
 class Run:
     folder: Path
+    there: list[str]
     left: list[int]
     first: dict[int, dict[str, float]]
     second: dict[int, dict[str, float]]
@@ -53,14 +54,19 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
     config = rl_runs.write_config(folder / "mine.yaml", "aepo", task, folder / "run", SETTINGS)
     metrics = folder / "run" / "metrics"
     with rl_runs.ray_folder() as ray:
-        left = rl_runs.kill_after(config, ray, metrics / "from_step_1.jsonl", 3)
+        there, left = rl_runs.kill_after(config, ray, metrics / "from_step_1.jsonl", 3)
         rl_runs.run(config, ray)
     first, second = (dict(rl_runs.read(metrics / f"from_step_{step}.jsonl")) for step in (1, 3))
-    return Run(folder / "run", left, first, second)
+    return Run(folder / "run", there, left, first, second)
 
 
 def test_killing_the_launcher_ends_everything(done: Run) -> None:
     assert done.left == []
+
+
+def test_rewards_are_computed_in_processes_that_can_be_killed(done: Run) -> None:
+    """The truths need algebra (a root, a logarithm), so each reward worker has the verifier's workers under it."""
+    assert any("ares_eval.verify.worker" in line for line in done.there)
 
 
 def test_the_steps_that_were_saved_are_not_repeated(done: Run) -> None:
