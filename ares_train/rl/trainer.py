@@ -27,6 +27,7 @@ from verl.utils.metric import reduce_metrics
 from verl.utils.py_functional import rename_dict
 
 from ares_eval.analysis.words import DEFAULT_LIST, TriggerWords, read_words
+from ares_train.aepo.config import ConfigError
 from ares_train.aepo.kl import controlled
 from ares_train.aepo.state import AEPOState
 from ares_train.aepo.step import Shaped, shape
@@ -51,13 +52,22 @@ class AEPOTrainer(PPOTrainerSync):
         self.aepo = bind(config)
         self.state = AEPOState()
         self._run = Path(config.trainer.default_local_dir)
-        self._prompts = 0
+        self._prompts, self._ranks = 0, 1
         self._evaluations: set[str] = set()
         self._warned: set[str] = set()
         self._words = _trigger_words(self.aepo.window)
         super().__init__(config=config)
 
     # ---------------------------------------------------------------- start, save, resume
+
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        columns = getattr(getattr(self.train_dataset, "dataframe", None), "column_names", None) or ()
+        if self.aepo.branch.mode != "off" and "agent_name" in columns:
+            raise ConfigError(
+                "the training data name agent loops (column agent_name), which cannot fork: drop the column, or set "
+                "aepo.branch.mode=off"
+            )
 
     def on_init_end(self) -> None:
         if self.aepo.kl.mode != "off":

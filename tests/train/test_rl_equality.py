@@ -74,6 +74,7 @@ def test_the_comparison_is_of_something(
     assert len({ours[step]["actor/pg_loss"] for step in ours}) == 3
     assert ours[3]["aepo/kl/weight_mean"] == 1.0 and ours[3]["aepo/branch/done"] == 0
     assert ours[3]["aepo/hwe/frac_flagged"] > 0
+    assert {(step["aepo/rows/real"], step["aepo/rows/padding"]) for step in ours.values()} == {(32.0, 0.0)}
     assert not any(name.startswith("aepo/") for name in theirs[1])
     # Our KL by class adds up to verl's mean.
     assert ours[3]["actor/kl_coef"] == theirs[3]["actor/kl_coef"]

@@ -169,6 +169,19 @@ def test_rewards_that_must_be_the_stock_ones(same: dict[str, Any], monkeypatch: 
     assert metrics["aepo/lambda_identically_zero"] == float(same["reward"].get("target_mode") == "batch_mean")
 
 
+def test_without_a_kl_there_is_no_reference_pass() -> None:
+    from verl.trainer.ppo.utils import need_reference_policy
+
+    from ares_train import launching
+    from ares_train.rl import compose
+
+    wanted = {
+        name: need_reference_policy(compose.compose(compose.preset(name), [], launching.Device("cuda", 8)))
+        for name in ("dapo", "grpo")
+    }
+    assert wanted == {"dapo": False, "grpo": True}
+
+
 def test_shaped_rewards_act_and_the_score_stays_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
     keys, tags, fields = make_rows(2)
     queue = Queue(dict(fields))
@@ -291,6 +304,24 @@ def test_a_checkpoint_of_another_trainer_starts_the_state_anew(
     other._load_checkpoint()
     assert other.state == AEPOState()
     assert "aepo_state.json" in caplog.text
+
+
+def test_data_that_name_agent_loops_are_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+
+    from ares_train.aepo.config import ConfigError
+    from ares_train.rl import trainer as module
+
+    monkeypatch.setattr(PPOTrainerSync, "_init_dataloader", lambda self: None)
+    made = object.__new__(module.AEPOTrainer)
+    made.train_dataset = SimpleNamespace(dataframe=SimpleNamespace(column_names=["prompt", "agent_name"]))
+    made.aepo = AEPOConfig.from_dict({"branch": {"mode": "off"}})
+    made._init_dataloader()
+    made.aepo = AEPOConfig.from_dict({"branch": {"mode": "extra"}})
+    with pytest.raises(ConfigError, match="agent_name"):
+        made._init_dataloader()
 
 
 def test_a_stop_file_ends_training(tmp_path: Path) -> None:
