@@ -10,7 +10,7 @@ TRAIN_BIN := $(VENV_TRAIN)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
 
-.PHONY: help demo test test-eval test-train train-env lint gate test-vllm bench clean
+.PHONY: help demo test test-eval test-train test-cold-start train-env lint gate test-vllm bench clean
 
 help:
 	@echo "make demo       set up, then evaluate the embedded model on the bundled questions"
@@ -65,7 +65,11 @@ test-eval: $(VENV)/test
 
 test-train: $(VENV_TRAIN)/made
 	@echo "== running the trainer's tests"
-	OMP_NUM_THREADS=1 $(TRAIN_BIN)/python -m pytest tests/train
+	OMP_NUM_THREADS=1 $(TRAIN_BIN)/python -m pytest tests/train --ignore=tests/train/test_cold_start.py
+
+test-cold-start: $(VENV_TRAIN)/made
+	@echo "== the whole cold start in its smallest form"
+	OMP_NUM_THREADS=1 $(TRAIN_BIN)/python -m pytest tests/train/test_cold_start.py
 
 gate: $(VENV)/demo
 	@echo "== the embedded model against its committed baseline"

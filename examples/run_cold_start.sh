@@ -22,13 +22,13 @@ set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 bin=$(cd "$root" && cd "${BIN:-.venv-train/bin}" && pwd)
-lessons=40000 pool=450 held=225 model=(--steps 2500) sample=() sft=() eval_words=(--samples 4)
+corpus=() model=() sample=() sft=() eval_words=(--samples 4)
 if [[ ${1:-} == --small ]]; then
   shift
-  lessons=4000 pool=54 held=18
-  model=(--steps 160 --batch 32 --layers 2 --width 64 --rate 0.005)
-  sample=(--set sample.estimator.ask.max_tokens=96 --set sample.teacher.draws=1 --set sample.teacher.ask.max_tokens=12
-    --set lengths.min_questions=1)
+  corpus=(--lessons 8000 --taught 3 --asked 4 --pool 60 --held-out 20)
+  model=(--steps 800 --batch 16 --layers 2 --width 64 --rate 0.004)
+  sample=(--set sample.estimator.ask.max_tokens=96 --set sample.estimator.ask.temperature=0.8 --set sample.teacher.draws=1
+    --set sample.teacher.ask.max_tokens=12 --set lengths.min_questions=1)
   sft=(data.train_batch_size=8 trainer.total_epochs=1)
   eval_words=()
 fi
@@ -45,7 +45,7 @@ step() { printf '\n== %s\n' "$*"; }
 if [[ -z ${STUDENT:-} ]]; then
   step "questions and lessons"
   [[ -f lessons.jsonl ]] ||
-    "$bin/python" "$root/examples/cold_start/corpus.py" . --lessons "$lessons" --pool "$pool" --held-out "$held"
+    "$bin/python" "$root/examples/cold_start/corpus.py" . "${corpus[@]}"
   step "a tiny model learns from them"
   [[ -d tiny ]] || "$bin/python" "$root/examples/cold_start/tiny_model.py" lessons.jsonl tiny "${model[@]}"
 fi

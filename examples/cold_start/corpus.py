@@ -34,7 +34,7 @@ TASK = Path(__file__).with_name("arithmetic.yaml")
 
 def question(level: int, terms: tuple[int, ...]) -> str:
     """As the model is asked."""
-    return f"What is {(' * ' if level == PRODUCTS else ' + ').join(map(str, terms))}?"
+    return f"What is {('*' if level == PRODUCTS else '+').join(map(str, terms))}?"
 
 
 def answer(level: int, terms: tuple[int, ...]) -> int:
@@ -48,10 +48,10 @@ def trace(terms: tuple[int, ...], style: str) -> str:
     for term in terms[1:]:
         steps.append(_STEP[style](running, term))
         running += term
-    thought = " ".join(steps) or f"There is {total} alone."
+    thought = " ".join(steps) or f"It is={total}."
     if style == "careful":
-        thought = f"Let me add step by step. {thought} Wait, check: {total}-{terms[-1]}={total - terms[-1]}. Right."
-    return f"<think>{thought}</think>\n\\boxed{{{total}}}"
+        thought = f"Let me add step by step. {thought} Wait, check:{total}-{terms[-1]}={total - terms[-1]}. Right."
+    return f"<think>\n{thought}\n</think>\n\n\\boxed{{{total}}}"
 
 
 def _brief(a: int, b: int) -> str:
@@ -59,7 +59,7 @@ def _brief(a: int, b: int) -> str:
 
 
 def _plain(a: int, b: int) -> str:
-    return f"Then {a} and {b} make {a + b}."
+    return f"Then we have:{a}+{b}={a + b}."
 
 
 def _careful(a: int, b: int) -> str:
@@ -68,7 +68,7 @@ def _careful(a: int, b: int) -> str:
         x, y = a // 10**place % 10, b // 10**place % 10
         columns.append(f"{x}+{y}+{carry}={x + y + carry}")
         carry = (x + y + carry) // 10
-    return f"{a}+{b}: {', '.join(columns)}, so {a}+{b}={a + b}."
+    return f"For:{a}+{b}:{','.join(columns)}. So:{a}+{b}={a + b}."
 
 
 _STEP = {"brief": _brief, "plain": _plain, "careful": _careful}
@@ -88,10 +88,11 @@ def terms_of(chance: random.Random, level: int) -> tuple[int, ...]:
     return tuple(chance.randint(0 if digits == 1 else 10 ** (digits - 1), 10**digits - 1) for _ in range(number))
 
 
-def questions(chance: random.Random, count: int, taken: set[str]) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """About ``count`` questions, as many of each level; none that is ``taken``, to which they are added."""
-    for level in range(1, PRODUCTS + 1):
-        wanted = min(count // PRODUCTS, FEW.get(level, count))
+def questions(chance: random.Random, count: int, asked: int, taken: set[str]) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """About ``count`` questions, as many of each of the first ``asked`` levels of sums and of products; none that is
+    ``taken``, to which they are added."""
+    for level in (*range(1, asked + 1), PRODUCTS):
+        wanted = min(count // (asked + 1), FEW.get(level, count))
         while wanted:
             terms = terms_of(chance, level)
             if question(level, terms) not in taken:
@@ -130,14 +131,18 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--lessons", type=int, default=40_000)
     parser.add_argument("--taught", type=int, default=len(LEVELS), help="levels that lessons are about")
+    parser.add_argument("--asked", type=int, default=len(LEVELS), help="levels that questions are about")
     parser.add_argument("--pool", type=int, default=450)
     parser.add_argument("--held-out", type=int, default=225)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     chance = random.Random(asked.seed)
     taken: set[str] = set()
-    write(asked.out / "tasks" / "held_out.jsonl", (row(*one) for one in questions(chance, asked.held_out, taken)))
-    write(asked.out / "pool.jsonl", (row(*one) for one in questions(chance, asked.pool, taken)))
+    write(
+        asked.out / "tasks" / "held_out.jsonl",
+        (row(*one) for one in questions(chance, asked.held_out, asked.asked, taken)),
+    )
+    write(asked.out / "pool.jsonl", (row(*one) for one in questions(chance, asked.pool, asked.asked, taken)))
     write(asked.out / "lessons.jsonl", lessons(chance, asked.lessons, asked.taught, taken))
     shutil.copyfile(TASK, asked.out / "tasks" / TASK.name)
 

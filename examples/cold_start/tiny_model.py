@@ -33,7 +33,7 @@ def tokenizer(texts: list[str]) -> Any:
     )
     raw.decoder = decoders.ByteLevel()
     raw.train_from_iterator(
-        texts,
+        [*texts, *["user assistant system"] * 100],
         trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False),
     )
     raw.add_tokens([AddedToken(token, special=False, normalized=False) for token in ("<think>", "</think>")])
@@ -108,7 +108,8 @@ def train(made: Any, rows: list[tuple[list[int], int]], pad: int, steps: int, ba
             labels[i, start : len(row)] = torch.tensor(row[start:])
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        loss = made(input_ids=ids, attention_mask=(ids != pad).long(), labels=labels).loss
+        # Padding stands at the end, where a causal model does not see it.
+        loss = made(input_ids=ids, labels=labels, use_cache=False).loss
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(made.parameters(), 1.0)
