@@ -9,8 +9,9 @@ BIN := $(VENV)/bin
 TRAIN_BIN := $(VENV_TRAIN)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
+TRAIN_RUNS := tests/train/test_cold_start.py tests/train/test_rl_run.py tests/train/test_rl_equality.py
 
-.PHONY: help demo test test-eval test-train test-cold-start train-env lint gate test-vllm bench clean
+.PHONY: help demo test test-eval test-train test-train-runs train-env lint gate test-vllm bench clean
 
 help:
 	@echo "make demo       set up, then evaluate the embedded model on the bundled questions"
@@ -65,11 +66,11 @@ test-eval: $(VENV)/test
 
 test-train: $(VENV_TRAIN)/made
 	@echo "== running the trainer's tests"
-	OMP_NUM_THREADS=1 $(TRAIN_BIN)/python -m pytest tests/train --ignore=tests/train/test_cold_start.py
+	OMP_NUM_THREADS=1 $(TRAIN_BIN)/python -m pytest tests/train $(addprefix --ignore=,$(TRAIN_RUNS))
 
-test-cold-start: $(VENV_TRAIN)/made
-	@echo "== the whole cold start in its smallest form"
-	OMP_NUM_THREADS=1 $(TRAIN_BIN)/python -m pytest tests/train/test_cold_start.py
+test-train-runs: $(VENV_TRAIN)/made
+	@echo "== whole training runs: reinforcement learning and the cold start"
+	OMP_NUM_THREADS=1 $(TRAIN_BIN)/python -m pytest $(TRAIN_RUNS)
 
 gate: $(VENV)/demo
 	@echo "== the embedded model against its committed baseline"

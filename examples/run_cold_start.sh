@@ -26,9 +26,9 @@ corpus=() model=() sample=() sft=() eval_words=(--samples 4)
 if [[ ${1:-} == --small ]]; then
   shift
   corpus=(--lessons 8000 --taught 3 --asked 4 --pool 60 --held-out 20)
-  model=(--steps 800 --batch 16 --layers 2 --width 64 --rate 0.004)
+  model=(--steps 700 --batch 16 --layers 2 --width 64 --rate 0.004)
   sample=(--set sample.estimator.ask.max_tokens=96 --set sample.estimator.ask.temperature=0.8 --set sample.teacher.draws=1
-    --set sample.teacher.ask.max_tokens=12 --set lengths.min_questions=1)
+    --set sample.teacher.ask.max_tokens=16 --set lengths.min_questions=1)
   sft=(data.train_batch_size=8 trainer.total_epochs=1)
   eval_words=()
 fi

@@ -37,12 +37,12 @@ NOT_DRAWN = "not_drawn"
 """The reason of questions that could have been chosen, but whose tier had more than its share."""
 
 WHY: Mapping[str, str] = {
-    "all_truncated": "every response was cut off by the token limit: neither its pass rate nor its length is known",
+    "all_truncated": "every response of the estimator was cut off: neither pass rate nor length is known",
     "zero_dropped": "p = 0, and select.zero is drop",
     "zero_without_teacher": "p = 0, select.zero is teacher, and there is no teacher",
     "no_response": "the pool that is chosen from has no measured response",
     "none_right": "no response of that pool is right",
-    "none_complete": "the right ones were cut off",
+    "none_complete": "the right ones, or all that there are, were cut off",
     "none_well_formed": "the right ones are not well formed",
     NOT_DRAWN: "its tier had more questions than its share",
 }
@@ -166,10 +166,11 @@ def _candidates(config: AdacsConfig, rates: Rates, rated: Rated, measured: np.nd
         ("none_well_formed", ~any_of(candidate)),
         ("none_complete", ~any_of(whole)),
         ("none_right", ~any_of(right)),
+        ("none_complete", all_cut(offered)),
         ("no_response", ~any_of(offered)),
         ("zero_without_teacher", zero & (pool == NOBODY) & (zero_policy == "teacher")),
         ("zero_dropped", zero & (zero_policy == "drop")),
-        ("all_truncated", all_cut(rating) | all_cut(offered)),
+        ("all_truncated", all_cut(rating)),
     ):
         # From the last cause to the first: what is named is what comes first.
         reason[holds] = names.index(name)

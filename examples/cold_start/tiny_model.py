@@ -60,6 +60,8 @@ def model(tokens: Any, layers: int, width: int) -> Any:
             num_key_value_heads=4,
             max_position_embeddings=CONTEXT,
             tie_word_embeddings=True,
+            # So narrow a model learns to copy digits in a third of the steps when it starts wider than 0.02.
+            initializer_range=0.08,
             eos_token_id=tokens.eos_token_id,
             pad_token_id=tokens.pad_token_id,
             bos_token_id=None,

@@ -157,7 +157,7 @@ def test_wrong_cut_off_ill_formed_unverifiable_and_lost_responses_are_never_chos
     ] == ("estimator", 5)
     teacher = tmp_path / "teacher"
     plant(teacher, pool)
-    with pytest.raises(AdacsError, match="nothing can be selected: 2 all_truncated, 2 no_response"):
+    with pytest.raises(AdacsError, match="nothing can be selected: 1 all_truncated, 2 no_response"):
         selected(teacher, configured(**TEACHER))
     pool.append(Planted("fine", [near], [near]))
     plant(teacher, pool)
@@ -168,7 +168,7 @@ def test_wrong_cut_off_ill_formed_unverifiable_and_lost_responses_are_never_chos
         "lost": "no_response",
         "cut": "none_complete",
         "ill": "none_well_formed",
-        "all-cut": "all_truncated",
+        "all-cut": "none_complete",
         "rating-cut": "all_truncated",
         "unrated": "few_valid",
     }
