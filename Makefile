@@ -18,6 +18,7 @@ help:
 	@echo "make test       set up, then run the tests"
 	@echo "make test-eval  only the evaluator's tests"
 	@echo "make test-train only the trainer's tests, in an environment of their own (.venv-train, 2 GB)"
+	@echo "make test-train-runs  whole training runs: RL and the cold start"
 	@echo "make train-env  the environment for ares-train: verl on this machine"
 	@echo "make lint       ruff and mypy"
 	@echo "make gate       the embedded model against its committed baseline"
