@@ -146,6 +146,8 @@ def _train(config: Any, folder: Path, title: str, say: Callable[[str], None]) ->
     if device.name == "cpu":
         # Ray gives out logical GPUs from this list, and no CUDA device has that number.
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(["-1"] * device.count)
+        # TransferQueue warns at every call where it may not have its eight threads.
+        environment["TQ_NUM_THREADS"] = environment["OMP_NUM_THREADS"]
     ended = launching.run(words, environment, folder / LOG)
     if ended.code:
         say(f"{title} ended with code {ended.code}; its last lines:\n{ended.tail}\nthe whole log: {folder / LOG}")
