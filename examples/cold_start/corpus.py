@@ -6,7 +6,7 @@ is in two of them, and the same seed gives the same files.
 
 Eight levels run from a single digit to four terms of three digits; products of two digits, which no lesson teaches, are
 a ninth. A trace is brief (the running sums), plain (the same in words) or careful (column by column, with
-a check). How wordy a lesson is follows its level only loosely: careful ones are 20 % of the easiest and 70 % of the
+a check). How wordy a lesson is follows its level only loosely: careful ones are 30 % of the easiest and 70 % of the
 hardest. So the model thinks too long about much that is easy and too briefly about much that is hard, and AdaCS has
 responses of different lengths to choose from.
 """
@@ -27,7 +27,7 @@ PRODUCTS = len(LEVELS) + 1
 """The level of products."""
 
 FEW = {1: 3, 2: 20, PRODUCTS: 20}
-"""Most questions taken from levels that have a hundred or fewer in all; the others are left to learn from."""
+"""Most questions taken from levels that have a hundred or fewer in all; of sums the others are left to learn from."""
 
 TASK = Path(__file__).with_name("arithmetic.yaml")
 
@@ -75,9 +75,9 @@ _STEP = {"brief": _brief, "plain": _plain, "careful": _careful}
 
 
 def style_of(chance: random.Random, level: int) -> str:
-    """Careful ones from 20 % to 70 %, a fifth plain, the rest brief."""
-    careful = 0.2 + 0.5 * (level - 1) / (len(LEVELS) - 1)
-    return chance.choices(("brief", "plain", "careful"), (0.8 - careful, 0.2, careful))[0]
+    """Careful ones from 30 % to 70 %, 15 % plain, the rest brief."""
+    careful = 0.3 + 0.4 * (level - 1) / (len(LEVELS) - 1)
+    return chance.choices(("brief", "plain", "careful"), (0.85 - careful, 0.15, careful))[0]
 
 
 def terms_of(chance: random.Random, level: int) -> tuple[int, ...]:
@@ -89,10 +89,10 @@ def terms_of(chance: random.Random, level: int) -> tuple[int, ...]:
 
 
 def questions(chance: random.Random, count: int, asked: int, taken: set[str]) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """About ``count`` questions, as many of each of the first ``asked`` levels of sums and of products; none that is
+    """About ``count`` questions, as many of each of the first ``asked`` levels of sums, fewer of products; none that is
     ``taken``, to which they are added."""
     for level in (*range(1, asked + 1), PRODUCTS):
-        wanted = min(count // (asked + 1), FEW.get(level, count))
+        wanted = min(count // (asked + 1) // (3 if level == PRODUCTS else 1), FEW.get(level, count))
         while wanted:
             terms = terms_of(chance, level)
             if question(level, terms) not in taken:
