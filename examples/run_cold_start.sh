@@ -22,7 +22,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 bin=$(cd "$root" && cd "${BIN:-.venv-train/bin}" && pwd)
-corpus=() model=() sample=() sft=() eval_words=(--samples 4)
+corpus=() model=() sample=() sft=() eval_words=(--samples 4 --logprobs 10)
 if [[ ${1:-} == --small ]]; then
   shift
   corpus=(--lessons 8000 --taught 3 --asked 4 --pool 60 --held-out 20)

@@ -17,7 +17,13 @@ from ares_train.adacs.findings import Sampled, Series, Tier
 from ares_train.adacs.layout import Layout
 from ares_train.adacs.tiers import TIERS
 
-SETS = ("adacs", "vanilla")
+RATE_WHY: Mapping[str, str] = {
+    "few_valid": "fewer verdicts of right or wrong than rate.min_valid",
+    "unverifiable": "rules cannot tell whether its answers are right",
+    "not_measured": "no draw was answered",
+    "not_sampled": "no draw was asked",
+}
+"""Reasons by which rate gives a question no pass rate."""
 
 
 def overview(series: Sequence[Series]) -> Table:
@@ -103,10 +109,12 @@ def left_out(layout: Layout) -> Table:
         reasons = Counter(pq.read_table(path, schema=schemas.DROPPED)["reason"].to_pylist())
         for reason, count in sorted(reasons.items()):
             ours = reason in select.WHY
-            rows.append(("select" if ours else "rate", reason, count, select.WHY.get(reason, "")))
+            rows.append(
+                ("select" if ours else "rate", reason, count, (select.WHY if ours else RATE_WHY).get(reason, ""))
+            )
     written = read_json(layout.sft_report)
     if written is not None:
-        for name in SETS:
+        for name in sft_rows.SETS:
             rows += [
                 (f"write, {name}", reason, count, sft_rows.REASONS[reason])
                 for reason, count in written["left_out"][name].items()

@@ -51,10 +51,9 @@ WHY: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """``candidates`` int [C] rows of Rated; ``reason`` int8 [Q] into the names of WHY, -1 for chosen questions;
-    ``chosen``, ``control`` int [N] rows of Rated, in ascending order of questions; ``target`` float [Q] tokens."""
+    """``reason`` int8 [Q] into the names of WHY, -1 for chosen questions; ``chosen``, ``control`` int [N] rows of Rated,
+    in ascending order of questions; ``target`` float [Q] tokens."""
 
-    candidates: np.ndarray
     reason: np.ndarray
     chosen: np.ndarray
     control: np.ndarray
@@ -131,7 +130,7 @@ def choose(config: AdacsConfig, rates: Rates, rated: Rated, table: LengthTable) 
     by_length = ruled[nearest.nearest(rated.question[ruled], measured[ruled], rated.draw[ruled], target)]
     chosen = any_candidate.copy()
     chosen[np.searchsorted(rated.question[any_candidate], rated.question[by_length])] = by_length
-    return Choice(np.flatnonzero(candidate), reason, chosen, any_candidate, target)
+    return Choice(reason, chosen, any_candidate, target)
 
 
 def _candidates(config: AdacsConfig, rates: Rates, rated: Rated, measured: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
