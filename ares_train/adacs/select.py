@@ -51,8 +51,8 @@ WHY: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """``reason`` int8 [Q] into the names of WHY, -1 for chosen questions; ``chosen``, ``control`` int [N] rows of Rated,
-    in ascending order of questions; ``target`` float [Q] tokens."""
+    """``reason`` int8 [Q] into the names of WHY, -1 for chosen questions; ``chosen``, ``control`` int [N] rows of
+    Rated, in ascending order of questions; ``target`` float [Q] tokens."""
 
     reason: np.ndarray
     chosen: np.ndarray
