@@ -45,7 +45,8 @@ class Plan:
     """A study. Settings were chosen on GRPO and the tuning split alone, then frozen: results/miniature/README.md."""
 
     sft: sft.SFTSettings
-    rl: rl.RLSettings
+    rl: dict[str, rl.RLSettings]
+    """By task: *chain* has nothing left to learn after half the steps that *search* needs."""
     tuning: EvaluationSettings
     final: EvaluationSettings
     length_coefficients: tuple[float, ...] = LENGTH_COEFFICIENTS
@@ -53,10 +54,15 @@ class Plan:
     single: tuple[str, ...] = tuple(SINGLE)
 
 
-FULL = Plan(sft.SFTSettings(), rl.RLSettings(), EvaluationSettings("tune", 256, 2), EvaluationSettings("test", 512, 2))
+FULL = Plan(
+    sft.SFTSettings(),
+    {"search": rl.RLSettings(steps=60, questions=32), "chain": rl.RLSettings(steps=24, questions=24)},
+    EvaluationSettings("tune", 256, 2),
+    EvaluationSettings("test", 512, 2),
+)
 SMOKE = Plan(
     sft.SFTSettings(steps=60, batch=8),
-    rl.RLSettings(steps=2, questions=4, rollouts=8),
+    dict.fromkeys(TASKS, rl.RLSettings(steps=2, questions=4)),
     EvaluationSettings("tune", 16, 1),
     EvaluationSettings("test", 32, 1),
     length_coefficients=(0.2,),
@@ -88,7 +94,7 @@ def settings_of(run: Run, plan: Plan) -> dict[str, Any]:
     """Everything that decides a run's result: what a file must have been made with to count as done."""
     settings: dict[str, Any] = {"sft": asdict(plan.sft), "evaluation": asdict(evaluation_of(run, plan))}
     if run.kind != "sft":
-        settings |= {"rl": asdict(plan.rl), "aepo": aepo_of(run).to_dict(), "seed": run.seed}
+        settings |= {"rl": asdict(plan.rl[run.task]), "aepo": aepo_of(run).to_dict(), "seed": run.seed}
     return json.loads(json.dumps(settings))  # type: ignore[no-any-return]
 
 
@@ -168,14 +174,14 @@ def execute(run: Run, plan: Plan, folder: Path) -> str:
         result["tau"] = starting_tau(model, task, plan.tuning, MEASURING)
         result["window_grid"] = window_grid(model, task, plan.final)
     else:
-        start = torch.load(checkpoint, weights_only=True)
+        start, settings = torch.load(checkpoint, weights_only=True), plan.rl[run.task]
         model, result["log"] = rl.train(
             task,
             start,
             aepo_of(run),
-            plan.rl,
+            settings,
             run.seed,
-            lambda record: told(record["step"], plan.rl.steps, f"right {record['right']} tokens {record['tokens']}"),
+            lambda record: told(record["step"], settings.steps, f"right {record['right']} tokens {record['tokens']}"),
         )
         result["tau"] = json.loads((folder / run.task / "sft.json").read_text())["tau"]
     result["scores"] = asdict(evaluate(model, task, evaluation_of(run, plan), result["tau"], MEASURING))
