@@ -31,6 +31,12 @@ class Parser(argparse.ArgumentParser):
             message = f"unknown argument {word!r}{hint}"
         self.exit(2, f"{self.prog}: {message} (`{self.prog} --help` shows all)\n")
 
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """The words' meaning; words without a flag may stand before, between and after flags."""
+        if any(action.nargs in (argparse.PARSER, argparse.REMAINDER) for action in self._actions):
+            return self.parse_args(words)
+        return self.parse_intermixed_args(words)
+
 
 @dataclass(frozen=True, slots=True)
 class Program:
@@ -65,7 +71,7 @@ class Program:
             return 2
         module, parser = self._command(name)
         try:
-            code: int = module.run(parser.parse_args(words))
+            code: int = module.run(parser.parse(words))
         except BrokenPipeError:
             # The reader of a pipe left (`ares-eval list | head`): no error, but nothing more to say either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,11 +6,16 @@ right number of draws of each question is known beforehand.
 
 from __future__ import annotations
 
+import io
 import json
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from ares_train.adacs import store
 from ares_train.adacs.config import AdacsConfig, from_dict
 from tests.loopback.text import unit
 
@@ -65,3 +70,23 @@ def _merged(below: Any, above: Any) -> Any:
 def tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder by its relative name: what must be equal after a kill and a resume."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def silent(_line: str) -> None:
+    return None
+
+
+def samples(work: Path, name: str = "estimator") -> list[dict[str, Any]]:
+    parts = store.opened(work / "samples" / name).parts()
+    return [row for batch in store.batches(parts) for row in batch.to_pylist()]
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (64, 48), kind: str = "PNG") -> bytes:
+    chance = random.Random(seed)
+    image = Image.new("RGB", size, "white")
+    for _ in range(12):
+        x, y = chance.randrange(size[0]), chance.randrange(size[1])
+        image.paste(tuple(chance.randrange(256) for _ in range(3)), (x, y, x + size[0] // 3, y + size[1] // 3))
+    out = io.BytesIO()
+    image.save(out, kind)
+    return out.getvalue()

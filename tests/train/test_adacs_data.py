@@ -16,8 +16,7 @@ from ares_train import data
 from ares_train.adacs import store
 from ares_train.commands import data as command
 from tests.models import tiny_qwen_vl, tiny_tokenizer
-from tests.train.adacs_corpus import sums, write_jsonl
-from tests.train.test_adacs_ingest import picture
+from tests.train.adacs_corpus import picture, sums, write_jsonl
 
 
 def run(*words: object) -> int:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
-import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,29 +17,15 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
-from ares_eval.config import ConfigError
 from ares_eval.types import PictureError, PicturePart, TextPart
-from ares_train.adacs import config as adacs_config
 from ares_train.adacs import ingest, pictures, prepare, shuffle, store
 from ares_train.adacs.config import AdacsConfig, FieldsConfig, SourceConfig, from_dict
 from ares_train.adacs.errors import AdacsError
 from ares_train.adacs.layout import Layout
 from ares_train.adacs.placeholders import Misplaced, place
 from ares_train.adacs.questions import Question, Unusable, messages_of, question_of, spec_of
-from tests.train.adacs_corpus import configured, sums, tree, write_jsonl
-
-
-def picture(seed: int = 0, size: tuple[int, int] = (64, 48), kind: str = "PNG") -> bytes:
-    chance = random.Random(seed)
-    image = Image.new("RGB", size, "white")
-    for _ in range(12):
-        x, y = chance.randrange(size[0]), chance.randrange(size[1])
-        image.paste(tuple(chance.randrange(256) for _ in range(3)), (x, y, x + size[0] // 3, y + size[1] // 3))
-    out = io.BytesIO()
-    image.save(out, kind)
-    return out.getvalue()
+from tests.train.adacs_corpus import configured, picture, sums, tree, write_jsonl
 
 
 def one(values: dict[str, Any], tmp_path: Path, trusted: tuple[str, ...] = (), **fields: Any) -> Question:
@@ -424,66 +408,6 @@ def test_limits_and_faulty_sources(tmp_path: Path) -> None:
     source.write_text('{"question": "q"}\n')
     with pytest.raises(AdacsError, match="no question is left after ingest; left out: 1 no_answer"):
         run(configured(source), tmp_path / "v")
-
-
-# ---------------------------------------------------------------- configuration
-
-
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        (["ingest.sources.0.feilds.id=x"], "unknown setting 'ingest.sources\\[0\\].feilds'; did you mean fields"),
-        (["sample.estimator.ask.temprature=1"], "did you mean temperature"),
-        (["sample.estimator.ask.datasets=all"], "does not say how a model is asked"),
-        (["rate.min_valid=0"], "rate.min_valid: expected `int` >= 1"),
-        (["ingest.sources.0.hub=a/b"], "give either path or hub"),
-        (["select.zero=resample"], "sample.resample asks for no further draws"),
-        (["sample.estimator.engine=vllm"], "needs sample.executor ray"),
-        (['sample.estimator.traces=[{"path": "x"}]'], "give either ask or traces"),
-        (["sample"], "must be section.key=value"),
-        (["ingest.sources.7.name=x"], "has no entry 7"),
-    ],
-)
-def test_settings_that_cannot_be(changes: list[str], told: str, tmp_path: Path) -> None:
-    file = tmp_path / "c.yaml"
-    file.write_text(json.dumps(configured(tmp_path / "a.jsonl").settings()))
-    with pytest.raises(ConfigError, match=told):
-        adacs_config.load(file, changes).sample.estimator.run_config()
-
-
-def test_overrides_reach_everything_and_settings_round_trip(tmp_path: Path) -> None:
-    file = tmp_path / "c.yaml"
-    file.write_text(json.dumps(configured(tmp_path / "a.jsonl").settings()))
-    changes = [
-        "ingest.sources.0.limit=3",
-        "rate.tokenizer=t",
-        "sample.estimator.ask.temperature=0.7",
-        "write.val_share=0.1",
-    ]
-    loaded = adacs_config.load(file, changes)
-    assert loaded.ingest.sources[0].limit == 3
-    assert loaded.sample.estimator.run_config().temperature == 0.7
-    assert (loaded.rate.tokenizer, loaded.write.val_share) == ("t", 0.1)
-    assert from_dict(loaded.settings()) == loaded
-
-
-def test_the_example_configuration_loads() -> None:
-    file = Path(__file__).resolve().parents[2] / "configs" / "train" / "adacs.yaml"
-    loaded = adacs_config.load(file)
-    assert loaded.sample.estimator.run_config().eval_threads == 256
-    assert loaded.sample.teacher is not None
-    assert loaded.sample.teacher.run_config().model_name == "teacher"
-    assert loaded.ingest.contamination.require_all
-
-
-def test_keys_are_never_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TEACHER_KEY", "sk-secret")
-    config = configured(tmp_path / "a", sample={"teacher": {"ask": {"model_name": "t"}, "api_key_env": "TEACHER_KEY"}})
-    assert config.sample.teacher is not None
-    key = config.sample.teacher.run_config().openai_api_key
-    assert key is not None
-    assert key.value == "sk-secret"
-    assert "sk-secret" not in json.dumps(config.settings())
 
 
 HUB = """
