@@ -31,15 +31,19 @@ def check(settings: Settings) -> None:
 
 
 def decide(run_dir: Path, step: int, candidate: Path, settings: Settings) -> Gate | None:
-    """What the gate says of the run ``candidate`` of ``step``; None where nothing is gated, or where the baseline is a
-    step that has no complete result.
+    """What the gate says of the run ``candidate`` of ``step``; None where nothing is gated, or where no earlier step can
+    be the baseline yet.
 
-    Runs that cannot be compared give the verdict incomplete, with the reasons.
+    Runs that cannot be compared give the verdict incomplete, with the reasons, and so does a named step that is past
+    and has no complete result.
     """
     name, against = _baseline(run_dir, step, settings)
-    if against is None:
-        return None
     policy = settings.policy
+    if against is None:
+        match = _STEP.fullmatch(settings.baseline)
+        if match is not None and int(match[1]) < step:
+            return Gate("incomplete", name, policy, (f"step {int(match[1])} has no complete result to compare with",))
+        return None
     rules = gate.load(policy)
     try:
         comparison = compare_outcomes(load_any(against), load_any(candidate), tier_source=rules.tiers)

@@ -324,11 +324,12 @@ def new_results(run_dir: Path, seen: set[str]) -> dict[str, float]:
     left out, and so is a broken step file.
     """
     for file in sorted((run_dir / EVAL).glob("step_*.json"), key=lambda file: (len(file.name), file.name)):
-        key = f"{file.name}:{file.stat().st_mtime_ns}"
-        if key in seen:
-            continue
-        seen.add(key)
-        with contextlib.suppress(steps.StepFileError):
+        # A file may go at any time: removing it asks for the step's evaluation anew.
+        with contextlib.suppress(steps.StepFileError, OSError):
+            key = f"{file.name}:{file.stat().st_mtime_ns}"
+            if key in seen:
+                continue
+            seen.add(key)
             result = steps.read(file)
             if (name := f"{result.step}:{result.digest}") in seen or result.trackers or not result.figures:
                 continue

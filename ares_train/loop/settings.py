@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -132,6 +133,10 @@ def _check(settings: Settings) -> None:
         evaluation.load({**settings.run, "model_name": "model", "datasets": settings.datasets})
     except evaluation.ConfigError as error:
         raise SettingsError(f"run: {error}") from None
+    try:
+        shlex.split(settings.serve_args)
+    except ValueError as error:
+        raise SettingsError(f"serve_args {settings.serve_args!r}: {str(error).lower()}; quote them as in a shell") from None
     for name in settings.tracker:
         if name.partition(":")[0] not in trackers.TRACKERS:
             raise SettingsError(f"no tracker {name!r}; there are {', '.join(trackers.TRACKERS)}")

@@ -234,7 +234,10 @@ def _summary(result: StepResult) -> str:
     shown = [f"{name.rpartition('/')[0]} {100 * value:.1f} %" for name, value in result.figures.items()
              if name.endswith("/accuracy")]  # fmt: skip
     seconds = sum(result.seconds.values())
-    gate = "" if result.gate is None else f"; gate: {result.gate.verdict} (against {result.gate.baseline})"
+    gate = ""
+    if result.gate is not None:
+        causes = "".join(f": {line}" for line in result.gate.findings if result.gate.verdict == "incomplete")
+        gate = f"; gate: {result.gate.verdict} (against {result.gate.baseline}){causes}"
     return f"{result.status} in {seconds:.0f} s: {', '.join(shown) or 'no accuracy'}{gate}"
 
 

@@ -166,6 +166,7 @@ def test_broken_files_of_the_queue_are_named(tmp_path: Path) -> None:
     (tmp_path / queue.STOP).write_text("not JSON")
     assert "STOP.json" in (queue.stop_requested(tmp_path) or "")
     (tmp_path / "eval/step_4.json").write_text("{")
+    (tmp_path / "eval/step_6.json").symlink_to("gone")
     assert queue.new_results(tmp_path, set()) == {}
 
 

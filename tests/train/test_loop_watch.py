@@ -144,6 +144,16 @@ def test_stop_is_an_exit_code(loop: Loop, capsys: pytest.CaptureFixture[str]) ->
     assert "gate: fail (against step 2)" in shown
 
 
+def test_a_baseline_step_without_a_result_is_told(loop: Loop) -> None:
+    for step in (2, 4):
+        saved(loop.run_dir, step)
+    loop.watch(baseline="step:3", on_fail="stop")
+    assert loop.result(2)["gate"] is None
+    gate = loop.result(4)["gate"]
+    assert (gate["verdict"], gate["findings"]) == ("incomplete", ["step 3 has no complete result to compare with"])
+    assert any("gate: incomplete (against step:3): step 3 has no complete result" in line for line in loop.lines)
+
+
 # ---------------------------------------------------------------- trackers
 
 
@@ -216,6 +226,7 @@ def test_unusable_evaluator_ends_the_watcher(loop: Loop, capsys: pytest.CaptureF
         (["--baseline", "none-of-that-name"], "no baseline"),
         (["--policy", "none-of-that-name"], "no policy"),
         (["--tracker", "comet"], "no tracker"),
+        (["--serve-args", '"unbalanced'], "no closing quotation"),
         (["--eval-python", "/no/such/python"], "cannot be run"),
     ],
 )
