@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from examples.miniature.arms import MAIN, SINGLE
+from examples.miniature.arms import LONG, MAIN, SINGLE
 from examples.miniature.task import LEVELS
 
 RESAMPLES = 2000
@@ -46,17 +46,28 @@ class Interval:
     high: float
 
 
-def load(folder: Path, task: str) -> dict[str, Arm]:
-    """Every arm that has results, in the order of arms.py, the starting checkpoint first as ``sft``."""
+def load(folder: Path, task: str, kinds: Sequence[str] = ("main", "single")) -> dict[str, Arm]:
+    """Every arm that has results, in the order of arms.py, the starting checkpoint first as ``sft``.
+
+    Raises ValueError where results were made with different settings of RL or of the evaluation.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     sft = folder / task / "sft.json"
     if sft.exists():
         found["sft"] = [json.loads(sft.read_text())]
-    for kind, arms in (("main", MAIN), ("single", SINGLE)):
-        for arm in arms:
+    settings: list[Any] = []
+    for kind in kinds:
+        for arm in {"main": MAIN, "single": SINGLE, "long": LONG}[kind]:
             paths = sorted((folder / task / kind).glob(f"{arm}-s*.json"))
             if paths:
                 found[arm] = [json.loads(path.read_text()) for path in paths]
+                settings += [(path, {name: one["settings"][name] for name in ("sft", "rl", "evaluation")})
+                             for path, one in zip(paths, found[arm], strict=True)]  # fmt: skip
+    for path, used in settings:
+        if used != settings[0][1]:
+            raise ValueError(
+                f"{path} was made with other settings than {settings[0][0]}; run the study again or remove it"
+            )
     return {name: gathered(results) for name, results in found.items()}
 
 
@@ -300,6 +311,12 @@ def tables(folder: Path, task: str) -> str:
     for measure, (title, digits) in MEASURE_TITLES.items():
         parts += [f"### {title}", level_table(arms, measure, digits)]
     parts += ["### Tokens of level 4 over level 1", ratio_table(arms)]
+    longer = load(folder, task, ("long",))
+    if "grpo" in longer:
+        parts += ["### Trained longer: paired differences to GRPO", paired_table(longer, "grpo")]
+        for measure in ("right", "tokens", "rechecks", "verified", "truncated"):
+            title, digits = MEASURE_TITLES[measure]
+            parts += [f"### Trained longer: {title.lower()}", level_table(longer, measure, digits)]
     parts += ["### How the shaping acted", mechanism_table(arms)]
     parts += ["### Window and quantile on the starting checkpoint", grid_table(folder, task)]
     return "\n\n".join(parts)

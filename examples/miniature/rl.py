@@ -33,8 +33,8 @@ MICRO_ROWS = 32
 class RLSettings:
     """Chosen on GRPO alone and the same for every arm."""
 
-    steps: int
-    questions: int
+    steps: int = 24
+    questions: int = 24
     rollouts: int = 8
     learning_rate: float = 3e-4
     minibatches: int = 4

@@ -22,7 +22,7 @@ import torch
 
 from ares_train.aepo.config import AEPOConfig, WindowConfig
 from examples.miniature import rl, sft
-from examples.miniature.arms import LENGTH_COEFFICIENTS, MAIN, SINGLE, WINDOW, config_of
+from examples.miniature.arms import LENGTH_COEFFICIENTS, LONG, MAIN, SINGLE, WINDOW, config_of
 from examples.miniature.evaluate import EvaluationSettings, evaluate, starting_tau
 from examples.miniature.task import Task
 from examples.miniature.task_chain import Chain
@@ -45,35 +45,40 @@ class Plan:
     """A study. Settings were chosen on GRPO and the tuning split alone, then frozen: results/miniature/README.md."""
 
     sft: sft.SFTSettings
-    rl: dict[str, rl.RLSettings]
-    """By task: *chain* has nothing left to learn after half the steps that *search* needs."""
+    rl: rl.RLSettings
+    longer: rl.RLSettings
+    """Of the rows that are trained longer, which were added after all others were frozen."""
     tuning: EvaluationSettings
     final: EvaluationSettings
     length_coefficients: tuple[float, ...] = LENGTH_COEFFICIENTS
     main: tuple[str, ...] = tuple(MAIN)
     single: tuple[str, ...] = tuple(SINGLE)
+    long: tuple[str, ...] = LONG
 
 
 FULL = Plan(
     sft.SFTSettings(),
-    {"search": rl.RLSettings(steps=60, questions=32), "chain": rl.RLSettings(steps=24, questions=24)},
+    rl.RLSettings(),
+    rl.RLSettings(steps=60, questions=32),
     EvaluationSettings("tune", 256, 2),
     EvaluationSettings("test", 512, 2),
 )
 SMOKE = Plan(
     sft.SFTSettings(steps=60, batch=8),
-    dict.fromkeys(TASKS, rl.RLSettings(steps=2, questions=4)),
+    rl.RLSettings(steps=2, questions=4, rollouts=8),
+    rl.RLSettings(steps=3, questions=4, rollouts=8),
     EvaluationSettings("tune", 16, 1),
     EvaluationSettings("test", 32, 1),
     length_coefficients=(0.2,),
     main=("grpo", "aepo_adaptive", "grpo_length"),
     single=("literal",),
+    long=("grpo",),
 )
 
 
 @dataclass(frozen=True)
 class Run:
-    """One file of results. ``kind``: sft, tuning, main or single. ``coefficient`` is the length penalty's."""
+    """One file of results. ``kind``: sft, tuning, main, single or long. ``coefficient`` is the length penalty's."""
 
     task: str
     kind: str
@@ -94,12 +99,16 @@ def settings_of(run: Run, plan: Plan) -> dict[str, Any]:
     """Everything that decides a run's result: what a file must have been made with to count as done."""
     settings: dict[str, Any] = {"sft": asdict(plan.sft), "evaluation": asdict(evaluation_of(run, plan))}
     if run.kind != "sft":
-        settings |= {"rl": asdict(plan.rl[run.task]), "aepo": aepo_of(run).to_dict(), "seed": run.seed}
+        settings |= {"rl": asdict(rl_of(run, plan)), "aepo": aepo_of(run).to_dict(), "seed": run.seed}
     return json.loads(json.dumps(settings))  # type: ignore[no-any-return]
 
 
 def evaluation_of(run: Run, plan: Plan) -> EvaluationSettings:
     return plan.tuning if run.kind == "tuning" else plan.final
+
+
+def rl_of(run: Run, plan: Plan) -> rl.RLSettings:
+    return plan.longer if run.kind == "long" else plan.rl
 
 
 def aepo_of(run: Run) -> AEPOConfig:
@@ -126,7 +135,8 @@ def checkpoint_path(task: str, folder: Path) -> Path:
 def runs(tasks: Sequence[str], seeds: int, plan: Plan) -> list[Run]:
     """All runs in the order in which they are wanted; the length penalty's coefficient is not in it yet.
 
-    Checkpoints; then task by task the first seed, the tuning and the other seeds; the single-seed rows last.
+    Checkpoints; then task by task the first seed, the tuning and the other seeds; then the single-seed rows, and those
+    that are trained longer, of *search* alone (*chain* has nothing left to learn by then).
     """
     out = [Run(task, "sft", "sft", 0) for task in tasks]
     for task in tasks:
@@ -134,6 +144,7 @@ def runs(tasks: Sequence[str], seeds: int, plan: Plan) -> list[Run]:
         tuning = [Run(task, "tuning", "grpo_length", TUNING_SEED, each) for each in plan.length_coefficients]
         out += [*first, Run(task, "tuning", "aepo_adaptive", TUNING_SEED), *tuning, *itertools.chain(*others)]
     out += [Run(task, "single", arm, 0) for task in tasks for arm in plan.single]
+    out += [Run(task, "long", arm, 0) for task in tasks if task == Search.name for arm in plan.long]
     return out
 
 
@@ -174,7 +185,7 @@ def execute(run: Run, plan: Plan, folder: Path) -> str:
         result["tau"] = starting_tau(model, task, plan.tuning, MEASURING)
         result["window_grid"] = window_grid(model, task, plan.final)
     else:
-        start, settings = torch.load(checkpoint, weights_only=True), plan.rl[run.task]
+        start, settings = torch.load(checkpoint, weights_only=True), rl_of(run, plan)
         model, result["log"] = rl.train(
             task,
             start,
