@@ -9,16 +9,14 @@ BIN := $(VENV)/bin
 TRAIN_BIN := $(VENV_TRAIN)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
-TRAIN_RUNS := tests/train/test_cold_start.py tests/train/test_rl_run.py tests/train/test_rl_equality.py
 
-.PHONY: help demo test test-eval test-train test-train-runs train-env lint gate test-vllm bench clean
+.PHONY: help demo test test-eval test-train train-env lint gate test-vllm bench clean
 
 help:
 	@echo "make demo       set up, then evaluate the embedded model on the bundled questions"
 	@echo "make test       set up, then run the tests"
 	@echo "make test-eval  only the evaluator's tests"
 	@echo "make test-train only the trainer's tests, in an environment of their own (.venv-train, 2 GB)"
-	@echo "make test-train-runs  whole training runs: RL and the cold start"
 	@echo "make train-env  the environment for ares-train: verl on this machine"
 	@echo "make lint       ruff and mypy"
 	@echo "make gate       the embedded model against its committed baseline"
@@ -67,11 +65,7 @@ test-eval: $(VENV)/test
 
 test-train: $(VENV_TRAIN)/made
 	@echo "== running the trainer's tests"
-	OMP_NUM_THREADS=1 $(TRAIN_BIN)/python -m pytest tests/train $(addprefix --ignore=,$(TRAIN_RUNS))
-
-test-train-runs: $(VENV_TRAIN)/made
-	@echo "== whole training runs: reinforcement learning and the cold start"
-	OMP_NUM_THREADS=1 $(TRAIN_BIN)/python -m pytest $(TRAIN_RUNS)
+	OMP_NUM_THREADS=1 $(TRAIN_BIN)/python -m pytest tests/train
 
 gate: $(VENV)/demo
 	@echo "== the embedded model against its committed baseline"

@@ -25,30 +25,34 @@ bin=$(cd "$root" && cd "${BIN:-.venv-train/bin}" && pwd)
 out=${1:-$root/build/aepo}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
-cd "$out"
 model=${MODEL:-$out/tiny}
-questions=${QUESTIONS:-pool.jsonl}
+questions=${QUESTIONS:-$out/pool.jsonl}
 preset=${PRESET:-smoke_cpu}
 data=${DATA:-"--val-size 8 --tasks none"}
-watch=${WATCH:-"--datasets arithmetic --serve hf --config watch.yaml"}
+watch=${WATCH:-"--datasets arithmetic --serve hf --config $out/watch.yaml"}
 train=${TRAIN:-}
+if [[ -n ${MODEL:-} && -z ${WATCH:-} ]]; then
+  echo 'WATCH is missing: what should the checkpoints of MODEL be asked? e.g. export WATCH="--datasets math500 --serve vllm"' >&2
+  exit 2
+fi
 
 step() { printf '\n== %s\n' "$*"; }
 
 if [[ -z ${MODEL:-} ]]; then
   step "questions and lessons"
-  [[ -f lessons.jsonl ]] || "$bin/python" "$root/examples/cold_start/corpus.py" . --lessons 4000 --pool 72 --held-out 18
+  [[ -f $out/lessons.jsonl ]] ||
+    "$bin/python" "$root/examples/cold_start/corpus.py" "$out" --lessons 4000 --pool 72 --held-out 18
   step "a tiny model learns from them"
-  [[ -d tiny ]] || "$bin/python" "$root/examples/cold_start/tiny_model.py" lessons.jsonl tiny \
+  [[ -d $out/tiny ]] || "$bin/python" "$root/examples/cold_start/tiny_model.py" "$out/lessons.jsonl" "$out/tiny" \
     --steps 160 --batch 32 --layers 2 --width 64 --rate 0.005
-  printf 'run: {include_path: [%s/tasks], system_prompt: "", max_tokens: 64}\n' "$out" >watch.yaml
+  printf 'run: {include_path: [%s/tasks], system_prompt: "", max_tokens: 64}\n' "$out" >"$out/watch.yaml"
   data="$data --system-prompt="
   train="data.max_response_length=64 $train"
 fi
 
 step "questions to verl's parquet"
 # shellcheck disable=SC2086 - words
-"$bin/ares-train" data "$questions" --output train.parquet --val-output val.parquet --model "$model" $data
+"$bin/ares-train" data "$questions" --output "$out/train.parquet" --val-output "$out/val.parquet" --model "$model" $data
 
 step "training: $preset"
 # shellcheck disable=SC2086
@@ -56,7 +60,7 @@ step "training: $preset"
   actor_rollout_ref.model.path="$model" trainer.default_local_dir="$out/run" $train
 
 step "evaluating its checkpoints"
-for run in $(find run -name latest_checkpointed_iteration.txt -not -path '*/eval/*' -exec dirname {} \; | sort); do
+for run in $(find "$out/run" -name latest_checkpointed_iteration.txt -not -path '*/eval/*' -exec dirname {} \; | sort); do
   # shellcheck disable=SC2086
   "$bin/ares-train" watch "$run" --once $watch
   "$bin/ares-eval" series "$run"
