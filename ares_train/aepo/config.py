@@ -352,7 +352,9 @@ def _contradictions(config: AEPOConfig) -> list[tuple[bool, str]]:
 def _refuse_unknown(settings: Mapping[str, Any], kind: type[Any], where: str) -> None:
     """ConfigError for the first name that ``kind`` does not have, at any depth."""
     if not isinstance(settings, Mapping):
-        raise ConfigError(f"aepo: {where or 'the configuration'} must be a mapping, not {type(settings).__name__}")
+        raise ConfigError(
+            f"aepo: {where.rstrip('.') or 'the configuration'} must be a mapping, not {type(settings).__name__}"
+        )
     hints = typing.get_type_hints(kind)
     for name, value in settings.items():
         if name not in hints:

@@ -45,8 +45,9 @@ def step_metrics(
     reward: Array,
     keep: Array,
     kl_weight: Array,
+    trained: Array,
 ) -> dict[str, float]:
-    """Names and finite values; ``state`` is the one after the step."""
+    """Names and finite values; ``state`` is the one after the step, ``trained`` bool[B, T] what KL weights are for."""
     lengths = rollouts.lengths()
     tokens = max(int(lengths.sum()), 1)
     _, first, question = np.unique(rollouts.question, return_index=True, return_inverse=True)
@@ -65,7 +66,7 @@ def step_metrics(
         "aepo/reward/active_frac/wrong": _mean(penalty[~right] > 0),
         "aepo/reward/flat_frac": _flat(reward, question),
         "aepo/filter/dropped_frac": _mean(~keep[first]),
-        "aepo/kl/weight_mean": float(kl_weight.sum(dtype=np.float64)) / max(int(np.count_nonzero(rollouts.own)), 1),
+        "aepo/kl/weight_mean": _over(float(kl_weight.sum(dtype=np.float64)), int(np.count_nonzero(trained))),
         "aepo/rows/real": float(rollouts.rows),
         "aepo/rows/truncated_frac": _mean(rollouts.truncated),
     }
@@ -90,7 +91,9 @@ def step_metrics(
     return {name: float(value) for name, value in logged.items() if np.isfinite(value)}
 
 
-def warnings_of(metrics: Mapping[str, float], config: AEPOConfig) -> tuple[str, ...]:
+def warnings_of(
+    metrics: Mapping[str, float], config: AEPOConfig, stats: BinStatistics, targets: Array, lambdas: Array
+) -> tuple[str, ...]:
     """One line for each thing that makes a step's shaping mean less than it seems."""
     found = []
     if metrics.get("aepo/hwe/zero_frac", 0.0) > SILENT_ANSWERS:
@@ -102,10 +105,29 @@ def warnings_of(metrics: Mapping[str, float], config: AEPOConfig) -> tuple[str, 
         found.append(f"{metrics['aepo/hwe/frac_flagged']:.4%} of the positions are flagged; below {FEW_FLAGGED:.1%}")
     if config.lambda_is_zero:
         found.append("lambda is identically zero: the target is the batch's own mean, so the reward is the accuracy")
+    elif config.reward.mode == "hier" and not np.isnan(targets).all() and not lambdas.any():
+        found.append(
+            f"lambda is zero in every bin, so the reward is the accuracy: {_no_lambda(config, stats, targets)}"
+        )
     empty = [name for name in BINS if not metrics.get(f"aepo/difficulty/{name}/groups")]
     if empty:
         found.append(f"no question of this batch is {' or '.join(empty)}")
     return tuple(found)
+
+
+def _no_lambda(config: AEPOConfig, stats: BinStatistics, targets: Array) -> str:
+    """Why no bin has a lambda, though there are targets. The same text in every batch, so that it is told once."""
+    reward = config.reward
+    if reward.fixed_lambda == 0:
+        return "reward.fixed_lambda is 0"
+    if reward.fixed_lambda is None and reward.lam_max == 0:
+        return "reward.lam_max is 0"
+    needed = 1 if reward.fixed_lambda is not None else reward.min_count
+    if (stats.count[~np.isnan(targets)] < needed).all():
+        if reward.fixed_lambda is not None:
+            return "no answer of this batch is in a bin that has a target"
+        return f"no bin with a target has reward.min_count={needed} answers; lower it, or take larger batches"
+    return f"no bin's mean N_HE is on the penalised side of its target (reward.lambda_sign={reward.lambda_sign})"
 
 
 def _branching(rollouts: Rollouts, tokens: int, questions: int) -> dict[str, float]:
@@ -121,6 +143,11 @@ def _branching(rollouts: Rollouts, tokens: int, questions: int) -> dict[str, flo
         "aepo/branch/prefix_token_frac": inherited / tokens,
         "aepo/branch/fork_acc_gain": _mean(gain),
     }
+
+
+def _over(total: float, count: int) -> float:
+    """NaN over nothing."""
+    return total / count if count else float("nan")
 
 
 def _mean(values: Array) -> float:

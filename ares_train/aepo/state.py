@@ -6,9 +6,12 @@ A trainer saves it with each checkpoint: a run that is killed and resumed goes o
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from ares_train.aepo.config import AEPOConfig, RewardConfig, TauConfig
 
@@ -17,6 +20,11 @@ FORMAT = 1
 
 FIRST_ALPHA = 0.5
 """Strength of the released reward in each bin before its first update."""
+
+
+Whole = Annotated[int, Meta(ge=0)]
+Factor = Annotated[float, Meta(gt=0.0)]
+"""Of a weight or strength: what moves them keeps them above zero."""
 
 
 class StateError(ValueError):
@@ -28,7 +36,7 @@ class Running:
     """The mean of the first so many values, as their sum and number."""
 
     total: float = 0.0
-    count: int = 0
+    count: Whole = 0
 
     def add(self, value: float, limit: int) -> Running:
         """With one more value, while fewer than ``limit`` are in."""
@@ -49,7 +57,7 @@ class BinMemory:
     ema: float | None = None
     previous: float | None = None
     bootstrap: Running = Running()
-    batches: int = 0
+    batches: Whole = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +70,13 @@ class AEPOState:
     """
 
     format: int = FORMAT
-    step: int = 0
+    step: Whole = 0
     tau_exact: float | None = None
     tau_rollout: float | None = None
     bootstrap_tau: Running = Running()
     bins: tuple[BinMemory, BinMemory, BinMemory] = (BinMemory(), BinMemory(), BinMemory())
-    kappas: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    alphas: tuple[float, float, float] = (FIRST_ALPHA, FIRST_ALPHA, FIRST_ALPHA)
+    kappas: tuple[Factor, Factor, Factor] = (1.0, 1.0, 1.0)
+    alphas: tuple[Factor, Factor, Factor] = (FIRST_ALPHA, FIRST_ALPHA, FIRST_ALPHA)
 
     def to_json(self) -> str:
         """One line. ValueError for a number that is not finite: it would come back as another."""
@@ -86,9 +94,23 @@ class AEPOState:
             fields = msgspec.json.decode(text)
             if not isinstance(fields, dict) or fields.get("format") != FORMAT:
                 raise StateError(f"no AEPO state of format {FORMAT}")
-            return msgspec.convert(fields, cls)
+            state = msgspec.convert(fields, cls)
         except msgspec.MsgspecError as error:
             raise StateError(f"not a state of AEPO: {error}") from None
+        given, ours = set(_names(fields)), set(_names(msgspec.to_builtins(state)))
+        if given != ours:
+            what = f"unknown {min(given - ours)}" if given - ours else f"no {min(ours - given)}"
+            raise StateError(f"not a state of AEPO: {what}")
+        return state
+
+
+def _names(value: Any, where: str = "") -> Iterator[str]:
+    """Paths of all keys of nested mappings and lists."""
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for name, inner in parts:
+        if isinstance(value, dict):
+            yield f"{where}{name}"
+        yield from _names(inner, f"{where}{name}.")
 
 
 def frozen_tau(state: AEPOState, config: RewardConfig) -> float | None:

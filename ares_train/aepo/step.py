@@ -99,6 +99,7 @@ def shape(rollouts: Rollouts, state: AEPOState, config: AEPOConfig) -> Shaped:
         reward=reward,
         keep=keep,
         kl_weight=weights,
+        trained=trained,
     )
     return Shaped(
         bins=bins,
@@ -115,7 +116,7 @@ def shape(rollouts: Rollouts, state: AEPOState, config: AEPOConfig) -> Shaped:
         kl_weight=weights,
         state=after,
         metrics=metrics,
-        warnings=warnings_of(metrics, config),
+        warnings=warnings_of(metrics, config, stats, held.bins, strengths),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from ares_train.aepo.branching import BranchPlan, plan_branches, top_up
+from ares_train.aepo.branching import SKIPPED, BranchPlan, plan_and_count, plan_branches, top_up
 from ares_train.aepo.config import BranchConfig, WindowConfig
 from tests.train import aepo_reference as oracle
 
@@ -107,6 +107,42 @@ def test_nothing_is_planned_without_a_threshold_or_with_branching_off() -> None:
     assert plan_branches(late, 1.0, BranchConfig(), WindowConfig(), 20, [False]) == []
     with pytest.raises(ValueError, match="marks of truncation"):
         plan_branches(high, 1.0, on, WindowConfig(), 20, [])
+
+
+@pytest.mark.parametrize("position", ["first", "peak"])
+@pytest.mark.parametrize("from_truncated", [False, True])
+def test_windows_that_are_not_forked_are_counted_by_reason(position: str, from_truncated: bool) -> None:
+    """Single high tokens at w = 1 in two rollouts, the second of them cut off; two forks in all."""
+    branch = BranchConfig(
+        mode="extra", max_per_rollout=2, max_per_prompt=3, max_trajectories=99, min_prefix=2, min_new_tokens=3,
+        position=position, from_truncated=from_truncated,  # type: ignore[arg-type]
+    )  # fmt: skip
+    entropy = np.zeros(12)
+    entropy[[1, 3, 5, 7, 11]] = 2.0
+    planned = plan_and_count([entropy, entropy], 1.0, branch, WindowConfig(size=1), 12, [False, True])
+    assert tuple(planned.skipped) == SKIPPED
+    # A cut-off rollout's windows at 1 and 11 cannot be forked either way.
+    forks = len(planned.plans)
+    assert (forks, planned.skipped) == (
+        (3, {"prefix": 2, "new_tokens": 2, "truncated": 0, "caps": 3})
+        if from_truncated
+        else (2, {"prefix": 2, "new_tokens": 2, "truncated": 3, "caps": 1})
+    )
+    nothing = plan_and_count([entropy], math.nan, branch, WindowConfig(size=1), 12, [False])
+    assert nothing.plans == [] and not any(nothing.skipped.values())
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_every_high_window_is_forked_or_counted(seed: int) -> None:
+    for entropies, truncated, branch, window, tau in prompts(seed, 100):
+        planned = plan_and_count(entropies, tau, branch, window, 12, truncated)
+        assert planned.plans == plan_branches(entropies, tau, branch, window, 12, truncated)
+        windows = 0
+        for entropy in entropies:
+            means = oracle.window_means(entropy[None], np.ones((1, len(entropy)), dtype=bool), window.size)[0]
+            flagged = [mean is not None and mean >= tau for mean in means]
+            windows += len(list(oracle.runs(flagged, [True] * len(entropy), window.size)))
+        assert windows == len(planned.plans) + sum(planned.skipped.values())
 
 
 def test_a_window_does_not_reach_over_what_the_model_did_not_write() -> None:

@@ -19,7 +19,7 @@ BUDGET = {"mode": "budget", "n_base": 4, "max_trajectories": 8}
         ({"windw": {}}, "unknown setting windw; did you mean window"),
         ({"reward": {"coef": {"esy": 1}}}, "unknown setting reward.coef.esy; did you mean easy"),
         ({"kl": {"controller": {"on": True}}}, "unknown setting kl.controller.on; there are enabled"),
-        ({"reward": 3}, "reward. must be a mapping, not int"),
+        ({"reward": 3}, "aepo: reward must be a mapping, not int"),
         ({"reward": {"mode": "entropy"}}, "reward.mode"),
         ({"window": {"size": 65}}, "window.size"),
         ({"window": {"quantile": 1.0}}, "window.quantile"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from ares_train.aepo.config import AEPOConfig
 from ares_train.aepo.kl import controlled
 from ares_train.aepo.rollouts import Rollouts, rollouts
-from ares_train.aepo.state import AEPOState, StateError
+from ares_train.aepo.state import AEPOState, BinMemory, StateError
 from ares_train.aepo.step import Shaped, shape
 from tests.train.aepo_reference import Memory, random_rollouts
 from tests.train.aepo_reference import step as oracle_step
@@ -278,9 +279,10 @@ def test_accuracy_mode_gives_the_stock_rewards_bit_for_bit() -> None:
 
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
+above = st.floats(0, exclude_min=True, allow_nan=False, allow_infinity=False)
 
 
-@given(finite, finite, st.tuples(finite, finite, finite), st.integers(0, 2**40))
+@given(finite, finite, st.tuples(above, above, above), st.integers(0, 2**40))
 def test_state_survives_json_exactly(tau: float, rollout: float, kappas: tuple[float, float, float], step: int) -> None:
     state = AEPOState(step=step, tau_exact=tau, tau_rollout=rollout, kappas=kappas)
     assert AEPOState.from_json(state.to_json()) == state
@@ -292,6 +294,28 @@ def test_state_survives_json_exactly(tau: float, rollout: float, kappas: tuple[f
 def test_a_state_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(StateError):
         AEPOState.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"kappas": [1.0, -1.0, 1.0]}, "kappas"),
+        ({"kappas": [1.0, 0.0, 1.0]}, "kappas"),
+        ({"alphas": [0.5, 0.5, -0.5]}, "alphas"),
+        ({"step": -1}, "step"),
+        ({"bootstrap_tau": {"total": 1.0, "count": -2}}, "count"),
+        ({"stepp": 3}, "unknown stepp"),
+        ({"bootstrap_tau": {"total": 1.0, "count": 2, "more": 0}}, "unknown bootstrap_tau.more"),
+        ({"bins": [{}, {}, {}]}, "no bins.0.batches"),
+    ],
+)
+def test_a_state_that_no_run_could_have_left_is_refused(change: dict[str, Any], complaint: str) -> None:
+    whole = json.loads(AEPOState().to_json())
+    with pytest.raises(StateError, match=complaint):
+        AEPOState.from_json(json.dumps({**whole, **change}))
+    del whole["tau_exact"]
+    with pytest.raises(StateError, match="no tau_exact"):
+        AEPOState.from_json(json.dumps(whole))
 
 
 def test_a_state_that_json_cannot_hold_is_refused() -> None:
@@ -355,6 +379,58 @@ def test_warnings_name_what_makes_shaping_meaningless() -> None:
     assert "0.0000% of the positions are flagged" in text
     assert "no question of this batch is easy or medium" in text
     assert np.isnan(shaped.tau) and shaped.state.tau_exact is None
+
+
+LAMBDA = "lambda is zero in every bin"
+
+
+@pytest.mark.parametrize(
+    ("reward", "complaint"),
+    [
+        ({"min_count": 500}, "min_count=500"),
+        ({}, "penalised side"),
+        ({"fixed_lambda": 0.0}, "fixed_lambda is 0"),
+        ({"lam_max": 0.0}, "lam_max is 0"),
+        ({"fixed_lambda": 0.1}, None),
+        ({"mode": "accuracy"}, None),
+    ],
+)
+def test_a_lambda_that_is_zero_in_every_bin_is_told(reward: dict[str, Any], complaint: str | None) -> None:
+    """Targets of easy and hard are known and far above what the batch has: the printed numerator is negative."""
+    memory = BinMemory(ema=30.0, previous=30.0, batches=50)
+    state = AEPOState(step=50, bins=(memory, BinMemory(), memory))
+    batch = counted_batch([[8, 8, 0, 0], [8, 0, 0, 0]], [[1, 1, 1, 0], [0, 0, 0, 0]])
+    config = fixed_tau(**{"target_mode": "ema", **reward})
+    shaped = shape(batch, state, config)
+    assert shaped.lambdas.any() == (reward.get("fixed_lambda") == 0.1)
+    told = [line for line in shaped.warnings if LAMBDA in line]
+    assert len(told) == (complaint is not None)
+    assert complaint is None or complaint in told[0]
+
+
+def test_a_first_step_without_targets_has_no_lambda_to_warn_of() -> None:
+    batch = counted_batch([[8, 8, 0, 0]], [[1, 1, 1, 0]])
+    first = shape(batch, AEPOState(), fixed_tau(target_mode="ema"))
+    assert not first.lambdas.any() and LAMBDA not in "".join(first.warnings)
+    # On the side that is penalised there is one.
+    low = AEPOState(bins=(BinMemory(ema=1.0, previous=1.0, batches=1), BinMemory(), BinMemory()))
+    second = shape(batch, low, fixed_tau(target_mode="ema"))
+    assert second.lambdas[0] > 0 and LAMBDA not in "".join(second.warnings)
+
+
+@pytest.mark.parametrize("prefix", ["mask", "keep"])
+@pytest.mark.parametrize("drop", [False, True])
+def test_the_mean_kl_weight_is_over_the_tokens_that_have_one(prefix: str, drop: bool) -> None:
+    """A fork's inherited tokens where they are trained, and nothing of a question that the filter dropped."""
+    batch = rollouts(
+        np.ones((5, 10)), np.ones((5, 10), dtype=bool), [0, 1, 1, 1, 1], [0, 0, 0, 1, 1],
+        parent=[-1, -1, 0, -1, -1], fork_at=[0, 0, 4, 0, 0],
+    )  # fmt: skip
+    settings_ = {"branch": {"mode": "extra", "prefix_loss": prefix}, "kl": {"mode": "uniform"},
+                 "filter": {"metric": "accuracy" if drop else "none"}}  # fmt: skip
+    shaped = shape(batch, AEPOState(), AEPOConfig.from_dict(settings_))
+    assert shaped.keep.all() == (not drop)
+    assert shaped.metrics["aepo/kl/weight_mean"] == 1.0
 
 
 def test_what_the_filter_drops_trains_nothing() -> None:

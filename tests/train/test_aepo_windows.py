@@ -107,6 +107,29 @@ def test_valid_windows_by_name() -> None:
     assert [np.flatnonzero(row).tolist() for row in branched.valid] == [[5, 6, 7], [5, 6, 7]]
 
 
+@settings(max_examples=60, deadline=None)
+@given(batches(), st.floats(0, 12))
+def test_windows_of_one_token_are_single_token_entropy(batch: tuple[np.ndarray, np.ndarray], tau: float) -> None:
+    """Means, flags, counts and W_valid at w = 1 are those of the tokens themselves."""
+    entropy, mask = batch
+    means, full = window_mean(entropy, mask, 1)
+    np.testing.assert_array_equal(full, mask)
+    # Cumulative sums of float64: the last bits.
+    np.testing.assert_allclose(means, np.where(mask, entropy.astype(np.float64), 0.0), atol=1e-12)
+    rows = len(entropy)
+    whole = rollouts(np.round(entropy), mask, np.zeros(rows), np.arange(rows))
+    tau = math.floor(tau) + 0.5
+    high = mask & (np.round(entropy) >= tau)
+    found = flags(whole, tau, WindowConfig(size=1))
+    for marked in (found.flagged, found.valid):
+        np.testing.assert_array_equal(marked, high)
+    for counted in (found.n_he, found.covered, flags(whole, tau, WindowConfig(size=1, count_mode="token")).n_he):
+        np.testing.assert_array_equal(counted, high.sum(axis=1))
+    for of in ("token", "window"):
+        measured = tau_high(whole, WindowConfig(size=1, quantile_of=of))  # type: ignore[arg-type]
+        np.testing.assert_allclose(measured, oracle.tau_of(whole, WindowConfig(size=1)), rtol=1e-9)
+
+
 def test_trigger_modes_need_trigger_marks() -> None:
     batch = rollouts(np.ones((1, 4)), np.ones((1, 4), dtype=bool), [1], [0])
     for config in (WindowConfig(count_mode="trigger"), WindowConfig(valid_mode="trigger")):
