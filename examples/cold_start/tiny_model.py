@@ -1,4 +1,4 @@
-"""A transformer of Qwen2's architecture and half a million weights that learns sums in minutes on one core.
+"""A transformer of Qwen2's architecture and a quarter of a million weights that learns sums in minutes on one core.
 
 ``python tiny_model.py PRETRAIN.jsonl OUT --steps N`` trains it from nothing and writes a Hugging Face folder with
 tokenizer and chat template. It is meant to stay imperfect: sure of easy sums, lost in hard ones, so that pass rates
@@ -126,9 +126,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--layers", type=int, default=3)
-    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--rate", type=float, default=4e-3)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--width", type=int, default=96)
     asked = parser.parse_args()
     import torch
 
