@@ -23,9 +23,12 @@ from msgspec import Meta
 from ares_eval import config as run_settings
 from ares_eval.config import ConfigError, RunConfig
 from ares_eval.types import Json
+from ares_train.adacs import answer_policy
+from ares_train.adacs.store import plain
 
 Count = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Seed = Annotated[int, Meta(ge=-(2**62), le=2**62)]
 
 ASKED_WITH = (
     "model_name",
@@ -223,7 +226,11 @@ class RateConfig:
     require_box: bool = False
     require_think: bool = False
     trust_source: tuple[str, ...] = ()
-    """Sources whose teacher traces count as right where rules cannot tell."""
+    """Sources whose teacher traces count as right where rules cannot tell; their questions need no reference.
+
+    Without references every draw of the estimator is unverifiable too, so that p must come from recorded verdicts
+    (``correct`` of its traces): a question without p is not selected.
+    """
     window: Count = 4
     quantile: Share = 0.95
     partial: bool = False
@@ -256,7 +263,7 @@ class SelectConfig:
     zero: Literal["teacher", "resample", "drop", "allow_incorrect"] = "teacher"
     """Questions with p = 0, for which the estimator has no right answer."""
     vanilla: bool = True
-    seed: int = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,7 +279,7 @@ class WriteConfig:
     check: Share = 1.0
     """Share of rows that are checked with the tokenizer's template, by seed."""
     val_share: Share = 0.0
-    seed: int = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,12 +300,12 @@ class AdacsConfig:
     select: SelectConfig = SelectConfig()
     write: WriteConfig = WriteConfig()
     report: ReportConfig = ReportConfig()
-    seed: int = 0
+    seed: Seed = 0
     """Of the order of questions."""
 
     def settings(self) -> dict[str, Json]:
-        """Everything as JSON, for W/config.json."""
-        shown: dict[str, Json] = msgspec.to_builtins(self, enc_hook=str)
+        """Every setting as JSON, defaults too, for W/config.json."""
+        shown: dict[str, Json] = msgspec.to_builtins(plain(self), enc_hook=str)
         return shown
 
 
@@ -310,6 +317,8 @@ def load(file: Path, overrides: Sequence[str] = ()) -> AdacsConfig:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
@@ -345,6 +354,9 @@ def _check_sense(config: AdacsConfig) -> None:
             raise ConfigError(f"ingest.sources {source.name!r}: give either path or hub")
         if source.fields.question is None and source.fields.messages is None:
             raise ConfigError(f"ingest.sources {source.name!r}: fields need a question or messages")
+        wrong = answer_policy.fault(source.answer_policy)
+        if wrong is not None:
+            raise ConfigError(f"ingest.sources {source.name!r}: answer_policy: {wrong}")
     names = [source.name for source in config.ingest.sources]
     if len(set(names)) < len(names):
         raise ConfigError("ingest.sources: two sources have the same name")

@@ -105,7 +105,7 @@ def series(config: AdacsConfig, layout: Layout, rates: Rates, rated: Rated) -> l
     everyone = (rated.pool == POOLS.index(pool)) & rated.complete & ~rated.further & (measured >= 0)
     found = [_series(f"all of the {pool}", rates, rated, measured, np.flatnonzero(everyone), None)]
     for name, path in (("adacs", layout.selected), ("vanilla", layout.vanilla)):
-        if path.is_file():
+        if store.artifact_manifest(path).is_file():
             table = pq.read_table(path, schema=schemas.SELECTED)
             rows, kept = _rows(table, rates, rated)
             target = table["target"].to_numpy()[kept].astype(np.float64)

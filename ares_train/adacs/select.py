@@ -70,12 +70,14 @@ def run(config: AdacsConfig, work: Path, note: Callable[[str], None]) -> None:
     )
     inputs = [rated_as, measured, *(store.digest(path) for path in (layout.rate_drops, *parts))]
     files = [layout.selected, layout.dropped, layout.selection, *([layout.vanilla] if config.select.vanilla else [])]
-    if not config.select.vanilla:
-        layout.vanilla.unlink(missing_ok=True)
-        store.artifact_manifest(layout.vanilla).unlink(missing_ok=True)
     if all(store.artifact_done(file, settings, inputs) for file in files):
         note("select: done before")
         return
+    # Nobody may read one file of this selection beside another of the one before.
+    for file in (layout.selected, layout.vanilla, layout.dropped, layout.selection):
+        store.begin_artifact(file)
+    if not config.select.vanilla:
+        layout.vanilla.unlink(missing_ok=True)
     rates = rated_rows.read_rates(layout)
     rated = rated_rows.read_rated(parts, rates)
     choice = choose(config, rates, rated, read_lengths(layout, rates))
@@ -86,11 +88,12 @@ def run(config: AdacsConfig, work: Path, note: Callable[[str], None]) -> None:
     def keep(path: Path, table: pa.Table, schema: pa.Schema) -> None:
         store.write_artifact(path, table, settings, inputs, schema=schema)
 
-    keep(layout.selected, _table(rates, rated, choice.chosen, choice.target, "adacs"), schemas.SELECTED)
     if config.select.vanilla:
         keep(layout.vanilla, _table(rates, rated, choice.control, choice.target, "vanilla"), schemas.SELECTED)
     keep(layout.dropped, _dropped(layout, rates, choice), schemas.DROPPED)
     store.write_artifact(layout.selection, content, settings, inputs)
+    # Last: it says that all of the above is there.
+    keep(layout.selected, _table(rates, rated, choice.chosen, choice.target, "adacs"), schemas.SELECTED)
     for line in content["shortfalls"]:
         note(f"select: {line}")
     note(f"select: {len(choice.chosen):,} of {len(rates):,} questions; {_reasons(choice) or 'none left out'}")

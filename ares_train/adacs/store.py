@@ -13,8 +13,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -43,9 +43,24 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     version: int = VERSION
 
 
-def fingerprint(*values: Json) -> str:
+def fingerprint(*values: Any) -> str:
     """SHA-256 (hex) of JSON-like values (dicts in any order, msgspec structs and dataclasses too)."""
-    return hashlib.sha256(msgspec.json.encode(values, order="sorted", enc_hook=str)).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(plain(values), order="sorted", enc_hook=str)).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """``value`` with every dataclass in it as a dict of all its fields.
+
+    msgspec leaves out the fields of a dataclass that nobody gave: a setting given as its default would count as another
+    one, and a new default would count as the same.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import pytest
 
 from ares_eval.config import ConfigError
 from ares_train.adacs import config as adacs_config
+from ares_train.adacs import store
 from ares_train.adacs.config import from_dict
 from tests.train.adacs_corpus import configured
 
@@ -49,6 +50,24 @@ def test_overrides_reach_everything_and_settings_round_trip(tmp_path: Path) -> N
     assert loaded.sample.estimator.run_config().temperature == 0.7
     assert (loaded.rate.tokenizer, loaded.write.val_share) == ("t", 0.1)
     assert from_dict(loaded.settings()) == loaded
+
+
+def test_a_default_that_is_given_is_the_same_setting(tmp_path: Path) -> None:
+    least = {"ingest": {"sources": [{"name": "a", "path": "x"}]}}
+    given = from_dict(
+        {
+            "ingest": {"sources": [{"name": "a", "path": "x", "split": "train", "fields": {"answer": "answer"}}]},
+            "lengths": {"min_questions": 20},
+            "select": {"seed": 0},
+        }
+    )
+    left_out = from_dict(least)
+    assert left_out.settings() == given.settings()
+    assert store.fingerprint(left_out) == store.fingerprint(given)
+    shown = left_out.settings()
+    assert shown["rate"]["min_valid"] == 4
+    assert shown["ingest"]["sources"][0]["fields"]["question"] == "question"
+    assert store.fingerprint(from_dict({**least, "lengths": {"min_questions": 21}})) != store.fingerprint(given)
 
 
 def test_the_example_configuration_loads() -> None:

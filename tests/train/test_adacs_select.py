@@ -11,11 +11,34 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ares_train.adacs import lengths, select
+from ares_train.adacs import lengths, select, store, write
 from ares_train.adacs.config import AdacsConfig
 from ares_train.adacs.errors import AdacsError
 from ares_train.adacs.layout import Layout
 from tests.train.adacs_pool import Draw, Planted, configured, eight, plant
+
+
+def test_a_killed_selection_leaves_nothing_that_write_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(tmp_path, graded(), texts=True)
+    settings = {"pool": "estimator", "zero": "allow_incorrect"}
+    selected(tmp_path, configured(select=settings))
+    other = configured(select={**settings, "size": 9}, write={"check": 0.0})
+    write_artifact = store.write_artifact
+    for last in ("vanilla.parquet", "dropped.parquet", "selection.json", "selected.parquet"):
+
+        def killed(path: Path, *words: Any, last: str = last, **more: Any) -> Any:
+            if path.name == last:
+                raise KeyboardInterrupt
+            return write_artifact(path, *words, **more)
+
+        monkeypatch.setattr(store, "write_artifact", killed)
+        with pytest.raises(KeyboardInterrupt):
+            select.run(other, tmp_path, lambda _: None)
+        monkeypatch.setattr(store, "write_artifact", write_artifact)
+        with pytest.raises(AdacsError, match="run `ares-train adacs select` to its end first"):
+            write.run(other, tmp_path, lambda _: None)
+    select.run(other, tmp_path, lambda _: None)
+    assert len(write.read_chosen(Layout(tmp_path))) >= 9
 
 
 def selected(work: Path, config: AdacsConfig, name: str = "selected") -> dict[str, dict[str, Any]]:
