@@ -10,10 +10,12 @@ question's words that no boilerplate n-gram covers; the fewer they are, the less
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -71,8 +73,9 @@ def index_of(task: Task, ngram: int, short_ngram: int, folder: Path) -> Benchmar
     """The index of a task from the cache ``folder``, or made and kept there. Raises TaskError for bad rows."""
     key = store.fingerprint(VERSION, task.name, task.fingerprint, task.dataset_digest, ngram, short_ngram)
     path = folder / f"{task.name.replace(':', '_').replace('/', '_')}-{key[:16]}.npz"
-    if path.is_file():
-        return _read(task.name, path)
+    known = _read(task.name, path) if path.is_file() else None
+    if known is not None:
+        return known
     made = made_of(task.name, task.samples(), ngram, short_ngram)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp.npz")
@@ -213,9 +216,17 @@ def _arrays(index: BenchmarkIndex) -> dict[str, Any]:
     return {**arrays, "ids": np.array(index.ids, dtype=str), "unreadable": np.array(index.unreadable)}
 
 
-def _read(task: str, path: Path) -> BenchmarkIndex:
-    with np.load(path, allow_pickle=False) as held:
-        arrays = {name: held[name] for name in held.files}
+def _read(task: str, path: Path) -> BenchmarkIndex | None:
+    """A kept index; None for a file that is broken, so that it is made anew."""
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            arrays = {name: held[name] for name in held.files}
+        return _of_arrays(task, arrays)
+    except (OSError, EOFError, ValueError, TypeError, LookupError, BadZipFile, zlib.error):
+        return None
+
+
+def _of_arrays(task: str, arrays: dict[str, Any]) -> BenchmarkIndex:
     postings: dict[str, Any] = {
         name: Postings(arrays[f"{name}_hashes"], arrays[f"{name}_questions"], arrays[f"{name}_sizes"])
         for name in ("long", "short")

@@ -6,13 +6,15 @@
 
 The order of questions is that of the hash: shuffled, and the same for any number of processes. Of equal questions (text
 and pictures, within and across sources) the first stays, in the order of the sources. Rows that are no questions go to
-the quarantine table with their reason. Memory is bounded by a bucket (shuffle.py) and some 200 bytes a question.
+the quarantine table with their reason. Chunks whose rows name pictures that came, went or changed since are prepared
+anew. Memory is bounded by a bucket (shuffle.py) and some 200 bytes a question.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -31,7 +33,7 @@ from ares_train.adacs.contamination import Coverage, Matcher
 from ares_train.adacs.contamination_report import ContaminationReport, as_markdown
 from ares_train.adacs.errors import AdacsError
 from ares_train.adacs.layout import Layout
-from ares_train.adacs.prepare import CHUNK, PREPARED, Preparer
+from ares_train.adacs.prepare import CHUNK, PREPARED, Preparer, looked_at
 from ares_train.adacs.shuffle import Spool
 from ares_train.adacs.sources import Opened, open_source
 from ares_train.adacs.store import Stage
@@ -47,24 +49,43 @@ def run(config: AdacsConfig, work: Path, note: Callable[[str], None]) -> None:
     settings = _fingerprint(config)
     inputs = [compared, *(source.digest for source in opened)]
     stage = Stage(layout.questions, settings)
-    if store.artifact_done(layout.ingest_report, settings, inputs):
+    prepared = [_prepared(config, layout, source, compared) for source in opened]
+    same_pictures = all(looked_at(path) for one in prepared for path in one.parts())
+    if same_pictures and store.artifact_done(layout.ingest_report, settings, inputs):
         note(f"ingest: {len(stage.numbers())} parts are there already")
         return
     store.begin_artifact(layout.ingest_report)
-    prepared = _prepare(config, layout, opened, indexes, compared, note)
+    _prepare(config, layout, list(zip(opened, prepared, strict=True)), indexes, note)
     paths = [path for one in prepared for path in one.parts()]
     found = _Sorted(coverage)
     spool = Spool(layout.questions / "spool", config.seed, sum(pq.read_metadata(path).num_rows for path in paths))
     _sort_out(paths, found, spool)
+    _check_trusted(config, found)
     parts = 0
     for parts, table in enumerate(spool.parts(config.ingest.part_rows), 1):
         stage.write(parts - 1, table, schemas.QUESTIONS, inputs)
     stage.keep_only(range(parts))
     if not parts:
-        raise AdacsError(f"no question is left after ingest; {_why(found.counts)}")
+        example = f"; the first row that is none: {found.quarantine[0]['reason']}" if found.quarantine else ""
+        raise AdacsError(f"no question is left after ingest; {_why(found.counts)}{example}")
     _report(config, layout, opened, found, parts, settings, inputs)
     kept = sum(count.kept for count in found.counts.values())
     note(f"ingest: {kept} questions in {parts} parts; {_why(found.counts)}")
+    for name, count in found.counts.items():
+        if not count.kept:
+            first = next((row["reason"] for row in found.quarantine if row["source"] == name), None)
+            note(f"ingest: NOTHING is left of source {name}: {first or _why({name: count})}")
+
+
+def _check_trusted(config: AdacsConfig, found: _Sorted) -> None:
+    for name in config.rate.trust_source:
+        if name not in found.counts:
+            raise AdacsError(f"rate.trust_source: no question is of a source {name!r}; there are {_some(found.counts)}")
+
+
+def _some(names: Iterable[str]) -> str:
+    named = sorted(names)
+    return ", ".join(named[:20]) + (f" and {len(named) - 20} more" if len(named) > 20 else "")
 
 
 def _report(
@@ -115,17 +136,23 @@ def _why(counts: Mapping[str, _Count]) -> str:
 # ---------------------------------------------------------------- rows to prepared chunks
 
 
+def _prepared(config: AdacsConfig, layout: Layout, source: Opened, compared: str) -> Stage:
+    """Where a source's chunks lie: names that differ in signs that no folder can have are kept apart by their hash."""
+    name = source.config.name
+    folder = f"{re.sub(r'[^A-Za-z0-9]+', '_', name)[:40]}-{store.fingerprint(name)[:12]}"
+    settings = store.fingerprint("prepare", source.config, config.rate.trust_source, compared)
+    return Stage(layout.questions / "prepared" / folder, settings)
+
+
 def _prepare(
     config: AdacsConfig,
     layout: Layout,
-    opened: Sequence[Opened],
+    sources: Sequence[tuple[Opened, Stage]],
     indexes: Sequence[BenchmarkIndex],
-    compared: str,
     note: Callable[[str], None],
-) -> list[Stage]:
-    """Prepare every source's chunks that are not there yet; the stages that hold them, in the order of the sources."""
+) -> None:
+    """Prepare every source's chunks that are not there yet."""
     workers = config.ingest.workers
-    stages = []
     with ExitStack() as stack:
         submit: Callable[[Preparer, list[Row]], Future[pa.Table]]
         if workers > 1:
@@ -149,19 +176,10 @@ def _prepare(
                 done.set_result(preparer.table(rows, matcher))
                 return done
 
-        for source in opened:
-            trusted = config.rate.trust_source
-            preparer = Preparer(source.config, source.image_root, layout.pictures, trusted)
-            stage = Stage(
-                layout.questions / "prepared" / source.config.name.replace("/", "_"),
-                store.fingerprint("prepare", source.config, trusted, compared),
-            )
-            size = source.table.size
-            total = size if source.config.limit is None or size is None else min(size, source.config.limit)
-            ticker = Ticker(f"ingest {source.config.name}", "rows", total, note)
+        for source, stage in sources:
+            preparer = Preparer(source.config, source.image_root, layout.pictures, config.rate.trust_source)
+            ticker = Ticker(f"ingest {source.config.name}", "rows", source.size(), note)
             _prepare_source(source, preparer, stage, submit, 2 * workers if workers > 1 else 1, ticker)
-            stages.append(stage)
-    return stages
 
 
 def _prepare_source(
@@ -183,7 +201,7 @@ def _prepare_source(
 
     number = -1
     for number, rows in enumerate(_chunks(source.rows())):
-        if stage.done(number, inputs):
+        if stage.done(number, inputs) and looked_at(stage.path(number)):
             ticker.skip(len(rows))
             continue
         under_way.append((number, submit(preparer, rows)))

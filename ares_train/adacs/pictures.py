@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import io
+import struct
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -32,6 +34,19 @@ DEAD_ZONE = 1
 
 MIN_DEVIATION = 2.0
 """Standard deviation of the thumbnail, in grey levels, below which a picture is nearly blank."""
+
+_BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    SyntaxError,
+    LookupError,
+    ArithmeticError,
+    TypeError,
+    RuntimeError,
+    struct.error,
+)
+"""What Pillow's decoders raise on broken bytes (found by fuzzing)."""
 
 _SUFFIX = {"image/png": ".png", "image/jpeg": ".jpg", "image/gif": ".gif", "image/webp": ".webp"}
 
@@ -77,7 +92,7 @@ def look(data: bytes) -> Seen:
             grey = _grey(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise PictureError("corrupt: not a picture in a known format") from None
-    except (OSError, ValueError, SyntaxError, IndexError, Image.DecompressionBombError) as error:
+    except (*_BROKEN, Image.DecompressionBombError) as error:
         raise PictureError(f"corrupt: {' '.join(str(error).split())[:120]}") from error
     suffix = _SUFFIX.get(header.media_type if header is not None else "", ".img")
     return Seen(hashlib.sha256(data).hexdigest(), width, height, likeness(grey), suffix)
@@ -135,6 +150,31 @@ def cells(value: Any) -> list[Any]:
     return [value]
 
 
+def states(value: Any, root: Path | None) -> list[dict[str, Any]]:
+    """``{path, size, mtime}`` of every file below ``root`` that a picture column's value names, as it is now.
+
+    ``mtime`` in nanoseconds; both are -1 for a file that is not there.
+    """
+    found = []
+    for cell in cells(value):
+        inner = cell
+        while isinstance(inner, dict):
+            inner = _inner(inner)
+        if isinstance(inner, str) and root is not None and not inner.startswith("data:") and "://" not in inner:
+            with contextlib.suppress(PictureError):
+                found.append(state(_inside(inner, root)))
+    return found
+
+
+def state(path: Path) -> dict[str, Any]:
+    """``{path, size, mtime}`` of a file; see ``states``."""
+    try:
+        there = path.stat()
+    except OSError:
+        return {"path": str(path), "size": -1, "mtime": -1}
+    return {"path": str(path), "size": there.st_size, "mtime": there.st_mtime_ns}
+
+
 def read(cell: Any, root: Path | None) -> Found:
     """The picture in a cell: bytes, a Picture, base64, ``{bytes, path}``, ``{image: ...}``, or a path below ``root``.
 
@@ -148,7 +188,7 @@ def read(cell: Any, root: Path | None) -> Found:
         except OSError as error:
             raise PictureError(f"missing: {error}") from error
     if isinstance(cell, dict):
-        inner = next((cell[name] for name in ("bytes", "path", "image", "url") if cell.get(name) is not None), None)
+        inner = _inner(cell)
         if inner is None or isinstance(inner, dict):
             raise PictureError("missing: a picture cell with neither bytes nor path")
         return read(inner, root)
@@ -170,6 +210,10 @@ def read(cell: Any, root: Path | None) -> Found:
         return Found(path.read_bytes(), path)
     except OSError as error:
         raise PictureError(f"missing: {error.strerror or error}") from error
+
+
+def _inner(cell: dict[str, Any]) -> Any:
+    return next((cell[name] for name in ("bytes", "path", "image", "url") if cell.get(name) is not None), None)
 
 
 def _inside(name: str, root: Path) -> Path:

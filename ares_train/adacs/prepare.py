@@ -6,18 +6,20 @@ wanted. A chunk's table depends on its rows and the settings alone.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ares_eval.tasks.rows import Row
 from ares_eval.types import Picture
-from ares_train.adacs import schemas
+from ares_train.adacs import pictures, schemas
 from ares_train.adacs.benchmark_index import BenchmarkIndex
 from ares_train.adacs.config import ContaminationConfig, SourceConfig
 from ares_train.adacs.contamination import Asked, Matcher
@@ -26,6 +28,14 @@ from ares_train.adacs.questions import Question, Unusable, question_of
 
 CHUNK = 1024
 """Rows prepared at a time."""
+
+DEPTH = 64
+"""Rows that are nested deeper are no questions, and neither JSON nor pickle can be sure to write them."""
+
+TOO_DEEP = {"": "too_deep"}
+"""Stands for the values of such a row on the way to another process."""
+
+FILE = pa.struct([("path", pa.string()), ("size", pa.int64()), ("mtime", pa.int64())])
 
 MATCH = pa.struct([("kind", pa.string()), ("task", pa.string()), ("id", pa.string()), ("score", pa.float64())])
 
@@ -40,6 +50,7 @@ PREPARED = pa.schema(
         ("same", pa.int64()),  # equal for questions of equal text and pictures
         ("same_answer", pa.int64()),
         ("matches", pa.list_(MATCH)),
+        ("files", pa.list_(FILE)),  # pictures that the row names, as they were when they were looked at
     ]
 )
 
@@ -60,10 +71,16 @@ class Preparer:
         places: list[int] = []
         for row in rows:
             where: dict[str, Any] = {"file": Path(row.file).name, "row": row.number}
+            values = TOO_DEEP if _deep(row.values) else row.values
+            column = self.source.fields.images
             try:
-                question = question_of(row.values, self.source, self.image_root, self.picture_folder, self.trusted)
+                if values == TOO_DEEP:
+                    raise Unusable("too_deep", f"a value is nested more than {DEPTH} deep")
+                # Before they are read: a picture that changes meanwhile is then looked at again.
+                where["files"] = pictures.states(values.get(column), self.image_root) if column else []
+                question = question_of(values, self.source, self.image_root, self.picture_folder, self.trusted)
             except Unusable as error:
-                own = row.values.get(self.source.fields.id) if self.source.fields.id else None
+                own = values.get(self.source.fields.id) if self.source.fields.id else None
                 made.append({**where, "source": self.source.name, "reason": error.reason, "detail": str(error)[:200],
                              "id": None if own is None else str(own)[:200]})  # fmt: skip
                 continue
@@ -90,9 +107,9 @@ def _plain(question: Question) -> str:
 
 def _same(question: Question) -> dict[str, int]:
     text = [normal(content) for _, content in question.turns]
-    pictures = [seen.sha256 for seen in question.seen]
+    shown = [seen.sha256 for seen in question.seen]
     references = sorted(normal(reference) for reference in question.references)
-    return {"same": _number([text, pictures]), "same_answer": _number(references)}
+    return {"same": _number([text, shown]), "same_answer": _number(references)}
 
 
 def _number(content: Any) -> int:
@@ -100,12 +117,30 @@ def _number(content: Any) -> int:
     return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "big", signed=True)
 
 
+def looked_at(prepared: Path) -> bool:
+    """Whether the pictures that a chunk's rows name are still as they were when the chunk was prepared."""
+    for held in pq.read_table(prepared, columns=["files"])["files"].to_pylist():
+        if any(pictures.state(Path(file["path"])) != file for file in held or ()):
+            return False
+    return True
+
+
 def portable(row: Row, column: str | None) -> Row:
-    """The row with the pictures of ``column`` as bytes, so that it can go to another process."""
+    """The row as it can go to another process: the pictures of ``column`` as bytes."""
+    if _deep(row.values):
+        return dataclasses.replace(row, values=TOO_DEEP)
     if column is None or column not in row.values:
         return row
     values = {**row.values, column: _bytes(row.values[column])}
     return Row(values, row.file, row.number, row.index, row.split, row.variant)
+
+
+def _deep(value: Any, left: int = DEPTH) -> bool:
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return False
+    return left == 0 or any(_deep(inner, left - 1) for inner in value)
 
 
 def _bytes(cell: Any) -> Any:

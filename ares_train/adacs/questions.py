@@ -27,7 +27,7 @@ from ares_eval.types import (
     TextPart,
 )
 from ares_eval.verify.extract import boxes
-from ares_train.adacs import pictures
+from ares_train.adacs import answer_policy, pictures
 from ares_train.adacs.config import SourceConfig
 from ares_train.adacs.pictures import Seen
 from ares_train.adacs.placeholders import IMAGE, Misplaced, Turn, place
@@ -116,7 +116,7 @@ def question_of(
         raise Unusable("special_token", "a control token of the chat template stands in the text")
     references = _references(values.get(fields.answer)) if fields.answer else ()
     if not references and name not in trusted:
-        raise Unusable("no_answer")
+        raise Unusable("no_answer", _absent(values, fields.answer))
     kind = _word(values, fields.answer_type) or source.answer_type
     if kind not in ANSWER_TYPES:
         raise Unusable("answer_type", repr(kind)[:60])
@@ -148,7 +148,8 @@ def _turns(values: Mapping[str, Any], source: SourceConfig) -> list[Turn]:
     if fields.messages is not None:
         written = values.get(fields.messages)
         if not isinstance(written, list | tuple) or not written:
-            raise Unusable("no_question", f"column {fields.messages} holds no turns")
+            absent = _absent(values, fields.messages)
+            raise Unusable("no_question", absent or f"column {fields.messages} holds no turns")
         turns = [_turn(one, fields.images is not None) for one in written]
         while turns and turns[-1][0] == "assistant":
             turns.pop()
@@ -156,7 +157,8 @@ def _turns(values: Mapping[str, Any], source: SourceConfig) -> list[Turn]:
         assert fields.question is not None
         written = values.get(fields.question)
         if not isinstance(written, str):
-            raise Unusable("no_question", f"column {fields.question} holds no text")
+            absent = _absent(values, fields.question)
+            raise Unusable("no_question", absent or f"column {fields.question} holds no text")
         turns = [("user", written)]
     turns = [(role, content.replace("\0", "").strip()) for role, content in turns]
     if not any(role == "user" and content for role, content in turns):
@@ -164,6 +166,13 @@ def _turns(values: Mapping[str, Any], source: SourceConfig) -> list[Turn]:
     if sum(len(content) for _, content in turns) > MAX_TEXT:
         raise Unusable("too_long", f"more than {MAX_TEXT} characters")
     return turns
+
+
+def _absent(values: Mapping[str, Any], column: str | None) -> str:
+    """That a row has no such column, and which ones it has; "" where it has it."""
+    if column is None or column in values:
+        return ""
+    return f"there is no column {column}; there are {', '.join(values)}"
 
 
 def _turn(written: Any, pictures_named: bool) -> Turn:
@@ -254,7 +263,11 @@ def _policy(values: Mapping[str, Any], source: SourceConfig) -> dict[str, Json]:
         return dict(source.answer_policy)
     if not isinstance(written, dict):
         raise Unusable("answer_policy", "not a mapping")
-    return {**source.answer_policy, **{name: value for name, value in written.items() if value is not None}}
+    policy = {**source.answer_policy, **{name: value for name, value in written.items() if value is not None}}
+    wrong = answer_policy.fault(policy)
+    if wrong is not None:
+        raise Unusable("answer_policy", wrong)
+    return policy
 
 
 def _word(values: Mapping[str, Any], column: str | None) -> str:

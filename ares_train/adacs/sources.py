@@ -6,6 +6,7 @@ and row.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import glob
 import itertools
@@ -36,12 +37,28 @@ class Opened:
     digest: str
     description: str
 
+    def size(self) -> int | None:
+        """How many rows ``rows`` gives; None where only reading would tell. Raises AdacsError."""
+        with faults(f"source {self.config.name}"):
+            size, limit = self.table.size, self.config.limit
+        return size if limit is None or size is None else min(size, limit)
+
     def rows(self) -> Iterator[Row]:
         """The rows in order, at most ``limit`` of them. Raises AdacsError with file and row."""
-        try:
+        with faults(f"source {self.config.name}"):
             yield from itertools.islice(self.table.rows(), self.config.limit)
-        except RowError as error:
-            raise AdacsError(f"source {self.config.name}: {error.file}, row {error.row}: {error}") from error
+
+
+@contextlib.contextmanager
+def faults(what: str) -> Iterator[None]:
+    """Faults of files as AdacsError: what was read, file, row where there is one, and cause."""
+    try:
+        yield
+    except RowError as error:
+        row = f", row {error.row}" if error.row else ""
+        raise AdacsError(f"{what}: {error.file}{row}: {error}") from error
+    except OSError as error:
+        raise AdacsError(f"{what}: {error.filename or 'a file'}: {error.strerror or error}") from error
 
 
 def open_source(config: SourceConfig) -> Opened:
@@ -62,11 +79,13 @@ def open_source(config: SourceConfig) -> Opened:
         if not files:
             raise AdacsError(f"source {config.name}: there is no file {path}")
     root = files[0].parent if not path.is_dir() else path
+    with faults(f"source {config.name}"):
+        digest = digest_of(files, root)
     return Opened(
         config,
         files_table(config.name, files, config.split),
         config.image_root or root,
-        "sha256:" + digest_of(files, root),
+        f"sha256:{digest}",
         f"{path} ({len(files)} file{'s' if len(files) > 1 else ''})",
     )
 
