@@ -27,7 +27,7 @@ from ares_eval.connection import allow_open_files, endpoint_of, secrets_of, tran
 from ares_eval.inference.cache import Cache, CacheError
 from ares_eval.inference.engine import Engine, EngineOptions
 from ares_eval.types import Failure, PictureError, Reply, Request
-from ares_train.adacs import schemas
+from ares_train.adacs import schemas, store
 from ares_train.adacs.errors import AdacsError, Incomplete, Interrupted
 from ares_train.adacs.layout import SampleSet
 from ares_train.adacs.partial import Partial, Sampled
@@ -98,12 +98,18 @@ class _Part:
         self.rows = [row for row in table.to_pylist() if only is None or row["qid"] in only]
         draws = range(asked.first, asked.first + asked.draws)
         self.wanted = [(row["qid"], draw) for row in self.rows for draw in draws]
-        self.partial = Partial(asked.stage.folder / f"part-{number:05}.partial.jsonl")
+        self.partial = partial_of(asked, number)
         self.open = sum(draw not in self.partial for draw in self.wanted)
 
     def lost(self) -> Counter[str]:
         """Draws that were not measured, by cause."""
         return Counter(self.partial.causes.values())
+
+
+def partial_of(asked: AskedSet, number: int) -> Partial:
+    """The replies of a part that is still being asked, those of other settings or questions left out."""
+    made_for = store.fingerprint(asked.stage.fingerprint, asked.inputs(number))
+    return Partial(asked.stage.folder / f"part-{number:05}.partial.jsonl", made_for)
 
 
 def ask_parts(asked: AskedSet, numbers: list[int], note: Callable[[str], None], ticker: Ticker | None = None) -> None:

@@ -1,7 +1,8 @@
 """Replies of a part that is still being asked: appended one by one, so that a kill loses only what was in flight.
 
-JSON lines beside the part, indexed by place in the file: the texts of a part never lie in memory all at once. A torn
-last line is cut off. Replies that failed are not taken up again, so that the next session asks for them anew.
+JSON lines beside the part, indexed by place in the file: the texts of a part never lie in memory all at once. The first
+line says what the replies were asked for: those of another model, other settings or other questions are thrown away. A
+torn last line is cut off. Replies that failed are not taken up again, so that the next session asks for them anew.
 """
 
 from __future__ import annotations
@@ -35,14 +36,21 @@ class Sampled(msgspec.Struct, frozen=True, kw_only=True):
     entropy: bytes | None = None
 
 
+class Header(msgspec.Struct, frozen=True):
+    """The first line. ``made_for``: fingerprint of the settings and inputs that the replies belong to."""
+
+    made_for: str
+
+
 _decode = msgspec.json.Decoder(Sampled).decode
 
 
 class Partial:
-    """The replies so far. Use as a context manager."""
+    """The replies so far to what ``made_for`` stands for. Use as a context manager."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, made_for: str) -> None:
         self.path = path
+        self._header = msgspec.json.encode(Header(made_for)) + b"\n"
         self.causes: dict[tuple[str, int], str] = {}
         """Draws of this session that were not measured, with the cause."""
         self._places: dict[tuple[str, int], int] = {}
@@ -50,13 +58,17 @@ class Partial:
         self._end = self._read()
         self._file = path.open("r+b" if path.exists() else "w+b")
         self._file.truncate(self._end)
+        if not self._end:
+            self._append(self._header)
 
     def _read(self) -> int:
         """Index what an earlier session left; where the last whole line ends."""
         if not self.path.exists():
             return 0
-        end = 0
         with self.path.open("rb") as file:
+            if file.readline() != self._header:
+                return 0
+            end = len(self._header)
             for line in file:
                 if not line.endswith(b"\n"):
                     break
@@ -84,14 +96,16 @@ class Partial:
     def add(self, reply: Sampled) -> None:
         """Keep a reply; it is in the operating system's hands when this returns."""
         draw = reply.qid, reply.draw
-        self._file.seek(self._end)
-        line = msgspec.json.encode(reply) + b"\n"
-        self._file.write(line)
-        self._file.flush()
         self._places[draw] = self._end
-        self._end += len(line)
+        self._append(msgspec.json.encode(reply) + b"\n")
         if reply.cause is not None:
             self.causes[draw] = reply.cause
+
+    def _append(self, line: bytes) -> None:
+        self._file.seek(self._end)
+        self._file.write(line)
+        self._file.flush()
+        self._end += len(line)
 
     def batches(self, draws: Sequence[tuple[str, int]], source: dict[str, str]) -> Iterator[pa.RecordBatch]:
         """The replies of ``draws`` in that order, as SAMPLES has them; ``source``: qid to its source."""

@@ -26,6 +26,7 @@ from ares_train.adacs import schemas, store
 from ares_train.adacs.config import RateConfig
 from ares_train.adacs.counting import TokenCounter
 from ares_train.adacs.errors import AdacsError
+from ares_train.adacs.finish import cut_off
 from ares_train.adacs.layout import Pool
 from ares_train.adacs.questions import question_text, spec_of
 from ares_train.adacs.response import split, well_formed, whole
@@ -69,7 +70,7 @@ class Rater:
             "think_tokens": pa.array(think, pa.int32()),
             "correct": pa.array(correct, pa.int8()),
             "reason": pa.array(reasons, pa.string()),
-            "truncated": pa.array([reason == "length" for reason in held["finish_reason"]]),
+            "truncated": pa.array([cut_off(reason) for reason in held["finish_reason"]]),
             "well_formed": pa.array(
                 [
                     known and well_formed(text or "", box=config.require_box, think=config.require_think)

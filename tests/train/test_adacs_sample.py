@@ -19,8 +19,7 @@ import pytest
 from ares_eval.analysis.ragged import ragged, row_quantiles
 from ares_train.adacs import ingest, rate, sample, store
 from ares_train.adacs.asking import ask_parts
-from ares_train.adacs.config import from_dict
-from ares_train.adacs.errors import AdacsError, Incomplete
+from ares_train.adacs.errors import Incomplete
 from ares_train.adacs.layout import Layout
 from ares_train.adacs.partial import Partial, Sampled
 from ares_train.commands import adacs as command
@@ -181,7 +180,7 @@ def test_kill_dash_nine_loses_only_what_was_in_flight(
             kills += 1
         process.wait()
     assert kills == 2
-    held = sum(1 for path in killed.rglob("*.partial.jsonl") for _ in path.open())
+    held = sum(sum(1 for _ in path.open()) - 1 for path in killed.rglob("*.partial.jsonl"))
     held += len(samples(killed))
     assert held >= 12
     assert subprocess.run(words, cwd=ROOT, stderr=subprocess.DEVNULL, check=False).returncode == 0
@@ -215,7 +214,7 @@ def test_an_interrupt_drains_and_says_so(source: Path, tmp_path: Path, start_loo
     assert (
         told.splitlines()[-1] == "ares-train adacs: sample estimator: interrupted; the same command goes on from here"
     )
-    held = sum(1 for path in (tmp_path / "w").rglob("*.partial.jsonl") for _ in path.open())
+    held = sum(sum(1 for _ in path.open()) - 1 for path in (tmp_path / "w").rglob("*.partial.jsonl"))
     assert held + len(samples(tmp_path / "w")) == server.stats()["requests"]
 
 
@@ -251,20 +250,50 @@ def test_the_cache_answers_what_was_asked_before(
 
 def test_a_partial_file_outlives_torn_lines(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
-    with Partial(path) as partial:
+    with Partial(path, "as asked") as partial:
         partial.add(Sampled(qid="a", draw=0, text="one"))
         partial.add(Sampled(qid="a", draw=1, cause="timeout"))
         partial.add(Sampled(qid="b", draw=0, text="two"))
     whole = path.read_bytes()
     for cut in range(1, len(whole.splitlines(keepends=True)[-1])):
         path.write_bytes(whole[:-cut])
-        with Partial(path) as partial:
+        with Partial(path, "as asked") as partial:
             assert ("a", 0) in partial
             assert ("a", 1) not in partial
             assert ("b", 0) not in partial
             partial.add(Sampled(qid="b", draw=0, text="again"))
             (batch,) = partial.batches([("b", 0), ("a", 0)], {"a": "s", "b": "s"})
             assert batch.column("text").to_pylist() == ["again", "one"]
+
+
+def test_a_partial_file_of_other_settings_is_thrown_away(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    for made_for, held in (("one", 0), ("one", 1), ("other", 0), ("other", 1), ("one", 0)):
+        with Partial(path, made_for) as partial:
+            assert len(partial) == held
+            partial.add(Sampled(qid="a", draw=0, text=made_for))
+    path.write_bytes(path.read_bytes().split(b"\n", 1)[1])
+    with Partial(path, "one") as partial:
+        assert not len(partial)
+
+
+def test_replies_to_two_settings_never_stand_in_one_part(
+    source: Path, tmp_path: Path, start_loopback: Callable[..., Any]
+) -> None:
+    """The first server fails at some questions, so that its part stays open; then another one is asked otherwise."""
+    one = start_loopback(reply="first", fault_when=["Case 3:=filter-400"])
+    other = start_loopback(reply="second")
+    work = tmp_path / "w"
+    strict = {"max_lost": 0.0}
+    before = configured(source, one.url, sample=strict)
+    ingest.run(before, work, silent)
+    with pytest.raises(Incomplete, match="max_lost"):
+        sample.run(before, work, silent)
+    assert list(work.rglob("*.partial.jsonl"))
+    after = configured(source, other.url, sample={**strict, "estimator": {"ask": {"temperature": 0.9}}})
+    sample.run(after, work, silent)
+    assert {row["text"] for row in samples(work)} == {"second"}
+    assert not list(work.rglob("*.partial.jsonl"))
 
 
 # ---------------------------------------------------------------- pools
@@ -345,66 +374,7 @@ def test_entropies_and_the_threshold_over_all_replies(
     assert any(row["hwe"] for row in rated)
 
 
-TRACES = {"response": "r", "finish_reason": "f"}
-
-
-@pytest.mark.parametrize("by", ["id", "question", "qid"])
-def test_ready_made_traces_find_their_questions(by: str, source: Path, tmp_path: Path) -> None:
-    first = configured(source)
-    ingest.run(first, tmp_path / "w", silent)
-    rows = [r for b in store.batches(store.opened(tmp_path / "w" / "questions").parts()) for r in b.to_pylist()]
-    traces: list[dict[str, Any]] = []
-    for row in rows[:15]:
-        own = json.loads(row["extra"])["id"]
-        named = {"id": own, "question": row["messages"][0]["content"].upper(), "qid": row["qid"]}
-        traces += [{by: named[by], "r": f"{own} says {n}", "f": "length" if n == 1 else "stop"} for n in range(3)]
-    traces.append({by: "nobody", "r": "lost"})
-    random.Random(0).shuffle(traces)
-    write_jsonl(tmp_path / "t1.jsonl", traces[:20])
-    write_jsonl(tmp_path / "t2.jsonl", traces[20:])
-    teacher = {"draws": 2, "traces": [{"path": str(tmp_path / "t*.jsonl"), by: by, **TRACES}]}
-    config = configured(source, sample={"teacher": teacher})
-    notes: list[str] = []
-    sample.run_set(config, Layout(tmp_path / "w"), "teacher", notes.append)
-    assert notes[-1] == "sample teacher: traces: 45 taken, 1 without a question" or sorted(
-        notes[-1].removeprefix("sample teacher: traces: ").split(", ")
-    ) == ["1 without a question", "45 taken"]
-    kept = samples(tmp_path / "w", "teacher")
-    assert len(kept) == 30
-    said = {
-        row["qid"]: [t["r"] for t in traces if t["r"].startswith(json.loads(row["extra"])["id"] + " ")] for row in rows
-    }
-    for row in kept:
-        assert row["text"] == said[row["qid"]][row["draw"]]
-        assert row["finish_reason"] == ("length" if row["text"].endswith("1") else "stop")
-    again: list[str] = []
-    sample.run_set(config, Layout(tmp_path / "w"), "teacher", again.append)
-    assert again == ["sample teacher: 3 parts are there already"]
-    (tmp_path / "t1.jsonl").write_text("")
-    (tmp_path / "t2.jsonl").write_text(json.dumps({by: "nobody", "r": "lost"}) + "\n")
-    with pytest.raises(AdacsError, match="no trace belongs to a question"):
-        sample.run_set(config, Layout(tmp_path / "w"), "teacher", silent)
-
-
-def test_traces_bring_lists_verdicts_and_lengths(source: Path, tmp_path: Path) -> None:
-    config = configured(source)
-    ingest.run(config, tmp_path / "w", silent)
-    rows = [
-        {"id": f"s{n}", "response": ["a", "b", "c"], "ok": [True, False, None], "n": [5, 6, None]} for n in range(20)
-    ]
-    traces = {"path": str(write_jsonl(tmp_path / "t.jsonl", rows)), "id": "id", "correct": "ok", "tokens": "n"}
-    settings = config.settings()
-    settings["sample"]["estimator"] = {"draws": 3, "traces": [traces]}
-    sample.run(from_dict(settings), tmp_path / "w", silent)
-    kept = samples(tmp_path / "w")
-    assert [(row["text"], row["correct"], row["tokens"]) for row in kept[:3]] == [
-        ("a", 1, 5),
-        ("b", 0, 6),
-        ("c", None, None),
-    ]
-
-
-# ---------------------------------------------------------------- pictures, Ray, traces
+# ---------------------------------------------------------------- pictures, Ray
 
 
 def test_pictures_are_sent_in_their_places(tmp_path: Path, start_loopback: Callable[..., Any]) -> None:
@@ -460,31 +430,3 @@ def test_parts_may_be_asked_one_by_one(source: Path, tmp_path: Path, start_loopb
     assert asked.stage.numbers() == [2]
     with pytest.raises(Incomplete, match="2 of 3 parts are not sampled"):
         rate.run(config, tmp_path / "w", silent)
-
-
-def test_a_fault_among_traces_and_a_second_run_give_the_same_files(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = [{"id": f"s{n % QUESTIONS}", "response": f"trace {n}"} for n in range(3 * QUESTIONS)]
-    settings = configured(source).settings()
-    traces = {"path": str(write_jsonl(tmp_path / "t.jsonl", rows)), "id": "id"}
-    settings["sample"]["estimator"] = {"draws": 3, "traces": [traces]}
-    config = from_dict(settings)
-    for name in ("whole", "torn"):
-        ingest.run(config, tmp_path / name, silent)
-    sample.run(config, tmp_path / "whole", silent)
-    write = store.Stage.write
-    written: list[int] = []
-
-    def torn(self: Any, part: int, content: Any, schema: Any, inputs: Any = ()) -> Any:
-        written.append(part)
-        if len(written) == 2:
-            raise OSError("killed")
-        return write(self, part, content, schema, inputs)
-
-    monkeypatch.setattr(store.Stage, "write", torn)
-    with pytest.raises(OSError, match="killed"):
-        sample.run(config, tmp_path / "torn", silent)
-    sample.run(config, tmp_path / "torn", silent)
-    assert written == [0, 1, 1, 2]
-    assert tree(tmp_path / "torn") == tree(tmp_path / "whole")
