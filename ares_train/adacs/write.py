@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ares_eval.types import Json
-from ares_train.adacs import schemas, store, template_check
+from ares_train.adacs import pictures, schemas, store, template_check
 from ares_train.adacs.config import AdacsConfig
 from ares_train.adacs.conversation import Wording
 from ares_train.adacs.errors import AdacsError
@@ -99,6 +99,7 @@ def _parts(
         inputs = [
             store.digest(questions.path(number)),
             *map(store.digest, samples),
+            _pictures(questions.path(number), rows),
             store.fingerprint(rows.to_pydict()),
         ]
         if stage.done(number, inputs):
@@ -109,6 +110,13 @@ def _parts(
         stage.write(number, maker.part(number, questions.path(number), rows), PART, inputs)
         ticker.add(len(rows))
     stage.keep_only(numbers)
+
+
+def _pictures(questions: Path, rows: pa.Table) -> str:
+    """Of the picture files that the chosen rows show, as they are now: rows are looked at again when they change."""
+    table = pq.read_table(questions, columns=["qid", "images"])
+    shown = table.filter(pc.is_in(table["qid"], value_set=rows["qid"].combine_chunks()))["images"].to_pylist()
+    return store.fingerprint([pictures.state(Path(path)) for images in shown for path in images or ()])
 
 
 def _where(chosen: pa.Table, questions: Stage, numbers: Sequence[int]) -> np.ndarray:
@@ -136,8 +144,8 @@ def _files(layout: Layout, stage: Stage, note: Callable[[str], None]) -> None:
     paths = stage.parts()
     inputs = [store.digest(path) for path in paths]
     facts = _facts(paths)
-    pictures = bool(pc.any(pc.equal(facts["modality"], "image")).as_py())
-    schema = schemas.SFT if pictures else schemas.SFT.remove(schemas.SFT.get_field_index("images"))
+    some_image = bool(pc.any(pc.equal(facts["modality"], "image")).as_py())
+    schema = schemas.SFT if some_image else schemas.SFT.remove(schemas.SFT.get_field_index("images"))
     settings = store.fingerprint(stage.fingerprint, schema.names)
     rows: dict[str, Json] = {}
     for chosen in SETS:
@@ -153,6 +161,11 @@ def _files(layout: Layout, stage: Stage, note: Callable[[str], None]) -> None:
                     content = _rows(paths, schema, chosen, modality, split)
                     store.write_artifact(path, content, settings, inputs, schema=schema)
                 rows[f"{chosen}/{modality}-{split}"] = _amounts(facts, mask)
+    store.begin_artifact(layout.sft_report)
+    if not any(name.startswith(f"{SETS[0]}/") for name in rows):
+        reasons = Counter(reason for reason in facts["left_out"].to_pylist() if reason is not None)
+        told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common()) or "nothing was selected"
+        raise AdacsError(f"no row is left to train on: {told}; {layout.sft_parts} holds them with their reasons")
     kept = np.array([reason is None for reason in facts["left_out"].to_pylist()], dtype=np.bool_)
     left_out = {
         name: dict(sorted(Counter(facts["left_out"].filter(pa.array(_of(facts, name) & ~kept)).to_pylist()).items()))

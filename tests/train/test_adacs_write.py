@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,9 +166,11 @@ def test_a_template_that_depends_on_the_place_of_a_turn_is_refused(tmp_path: Pat
     )
     tokenizer.save_pretrained(tmp_path / "odd")
     plant(tmp_path / "work", pool(), texts=True)
-    assert written(tmp_path / "work", asked(tmp_path / "odd")) == {}
-    report = json.loads((tmp_path / "work/sft/report.json").read_text())
-    assert report["left_out"]["adacs"] == {"template": 6}
+    for _ in range(2):
+        with pytest.raises(AdacsError, match="no row is left to train on: 11 template"):
+            written(tmp_path / "work", asked(tmp_path / "odd"))
+    assert not files(tmp_path / "work")
+    assert not (tmp_path / "work/sft/report.json").exists()
     written(tmp_path / "work", asked(text_student))
     found = dataset(files(tmp_path / "work"), tmp_path / "odd")
     with pytest.raises(AssertionError, match="ignore_input_ids_mismatch"):
@@ -305,3 +308,24 @@ def test_a_folder_is_known_by_its_files(tmp_path: Path, text_student: Path) -> N
     tiny_tokenizer.build(1024).save_pretrained(other)
     assert template_check.identity(str(other), None) != template_check.identity(str(text_student), None)
     assert template_check.identity("org/model", "abc") == "org/model@abc"
+
+
+def test_pictures_that_come_back_or_change_are_looked_at_again(tmp_path: Path, vision_student: Path) -> None:
+    image = tmp_path / "p.png"
+    Image.new("RGB", (112, 112), "red").save(image)
+    whole = image.read_bytes()
+    shown = [replace(one, prompt=f"<image>{one.prompt}") for one in pool(modality="image", images=[str(image)])]
+    plant(tmp_path / "work", shown, texts=True)
+    config = asked(vision_student)
+    rows = written(tmp_path / "work", config)["adacs/image-train.parquet"]
+    before = checked_lengths(tmp_path / "work")
+    image.unlink()
+    with pytest.raises(AdacsError, match=r"no row is left to train on: .* picture"):
+        write.run(config, tmp_path / "work", lambda _: None)
+    image.write_bytes(whole)
+    assert written(tmp_path / "work", config)["adacs/image-train.parquet"] == rows
+    assert checked_lengths(tmp_path / "work") == before
+    Image.new("RGB", (560, 560), "red").save(image)
+    written(tmp_path / "work", config)
+    after = checked_lengths(tmp_path / "work")
+    assert all(after[key] > before[key] for key in before)
