@@ -1,4 +1,5 @@
-"""What a model needs in a GPU's memory while verl trains it with FSDP: an estimate, by stated rules.
+"""What a model needs in a GPU's memory while verl trains it with FSDP, supervised or by reinforcement: an estimate, by
+stated rules.
 
 Parameters P in all, T of them trained, N ranks, sharded fully. For each rank:
 
@@ -8,10 +9,13 @@ Parameters P in all, T of them trained, N ranks, sharded fully. For each rank:
   outside the blocks (embedding and head);
 - activations with gradient checkpointing: one hidden vector of 2 bytes for each token and layer, and inside one layer
   about 34 bytes for each token and hidden unit (Korthikanti et al. 2022, table 2, without attention scores);
+- the reference model of reinforcement learning with a KL loss, where it stays on the GPU: its weights, sharded
+  (4 P / N bytes in float32); its own gathered layers are gone while the actor trains;
 - logits: 10 bytes for each token and word of the vocabulary (2 for the values, 4 for their float32 copy, 4 for its
   gradient).
 
-Not counted: the CUDA context, fragmentation (add a tenth), pictures' patches in the vision tower.
+Not counted: the CUDA context, fragmentation and NCCL's buffers (add a tenth), pictures' patches in the vision tower,
+savings by LoRA, by offloading to the CPU and by entropies in chunks.
 """
 
 from __future__ import annotations
@@ -51,13 +55,18 @@ class Estimate:
     gathered: int
     activations: int
     logits: int
+    reference: int = 0
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.weights + self.gradients + self.optimizer + self.gathered + self.activations + self.logits
+        return sum(self._parts().values())
 
     def __str__(self) -> str:
+        told = ", ".join(f"{name} {amount(size)}" for name, size in self._parts().items())
+        return f"{amount(self.total)} a rank ({told})"
+
+    def _parts(self) -> dict[str, int]:
         parts = {
             "weights": self.weights,
             "gradients": self.gradients,
@@ -66,26 +75,33 @@ class Estimate:
             "activations": self.activations,
             "logits": self.logits,
         }
-        told = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
-        return f"{_size(self.total)} a rank ({told})"
+        return {**parts, "reference model": self.reference} if self.reference else parts
 
 
 def size_of(path: str, *, trust_remote_code: bool = False) -> ModelSize:
     """The size of the checkpoint at ``path`` (a folder or a Hub id), from its configuration; no weights are read.
 
-    Raises ConfigError where there is no configuration to be had.
+    Raises ConfigError where there is no configuration to be had, or one that makes no model.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: no model configuration ({str(error).splitlines()[0]})") from error
-    kind = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
-    with torch.device("meta"):
-        model = kind.from_config(config, trust_remote_code=trust_remote_code)
+        kind = AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
+        with torch.device("meta"):
+            model = kind.from_config(config, trust_remote_code=trust_remote_code)
+    except Exception as error:  # whatever transformers makes of somebody's file
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise ConfigError(f"{path}: no model configuration ({' '.join(lines[:2])})") from error
     return measure(model)
+
+
+def size_by(parameters: int, layers: int, hidden: int, vocabulary: int) -> ModelSize:
+    """The size of a model of which only these numbers are known: as if it had no vision tower, an embedding and a head
+    of its own, and all the rest in equal blocks."""
+    outside = min(2 * vocabulary * hidden, parameters)
+    return ModelSize(parameters, 0, (parameters - outside) // layers, outside, layers, hidden, vocabulary)
 
 
 def measure(model: Any) -> ModelSize:
@@ -108,8 +124,17 @@ def measure(model: Any) -> ModelSize:
     )
 
 
-def training(size: ModelSize, *, ranks: int, tokens: int, model_dtype: str, frozen_vision: bool) -> Estimate:
-    """Of one rank that computes ``tokens`` tokens at a time (with sequence parallelism: its share of them)."""
+def training(
+    size: ModelSize,
+    *,
+    ranks: int,
+    tokens: int,
+    model_dtype: str,
+    frozen_vision: bool,
+    reference_dtype: str | None = None,
+) -> Estimate:
+    """Of one rank that computes ``tokens`` tokens at a time (with sequence parallelism: its share of them).
+    ``reference_dtype``: of a reference model that stays beside the trained one; None: there is none."""
     trained = size.parameters - (size.vision if frozen_vision else 0)
     each = MODEL_BYTES[model_dtype]
     return Estimate(
@@ -119,8 +144,10 @@ def training(size: ModelSize, *, ranks: int, tokens: int, model_dtype: str, froz
         gathered=GATHERED_BYTES * (2 * size.block + size.outside),
         activations=tokens * size.hidden * (2 * size.layers + LAYER_BYTES),
         logits=LOGIT_BYTES * tokens * size.vocabulary,
+        reference=0 if reference_dtype is None else MODEL_BYTES[reference_dtype] * size.parameters // ranks,
     )
 
 
-def _size(size: int) -> str:
+def amount(size: float) -> str:
+    """Bytes for people."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

@@ -58,6 +58,7 @@ class BranchingAgentLoop(SingleTurnAgentLoop):
             base=True,
             truncated=self._truncated(output.response_ids),
             request=listener.request,
+            asked=len(output.prompt_ids),
             cached=extra.get("num_cached_tokens"),
             source=self.aepo.branch.entropy_source,
             entropy=entropy,
@@ -120,6 +121,7 @@ class BranchingAgentLoop(SingleTurnAgentLoop):
             parent=fork.session,
             fork_at=position,
             truncated=self._truncated([*prefix, *own]),
+            asked=len(parent.prompt_ids) + position,
             cached=extra.get("num_cached_tokens"),
         )
         inherited = 0 if self.aepo.branch.prefix_loss == "mask" else 1

@@ -13,6 +13,7 @@ from typing import Any
 
 from ares_eval.config import ConfigError
 from ares_train import launching, verl_config
+from ares_train.rl import sections
 
 EXACT_ON_CPU = "++aepo.branch.entropy_source=exact"
 """The CPU's rollout server tells exact entropies, and no other."""
@@ -38,10 +39,12 @@ def compose(file: Path, overrides: Sequence[str], device: launching.Device) -> A
 
 def device_of(file: Path, overrides: Sequence[str], name: str = "auto") -> launching.Device:
     """Where the run of ``file`` trains: ``name`` (cuda, cpu), or for auto the CPU where its ``trainer.device`` says so,
-    else what this machine has."""
+    else what this machine has. ConfigError for a file that is not for verl's RL trainer."""
     if name == "cuda":
         return launching.Device("cuda", 0)
-    if name == "cpu" or _compose(file, overrides, []).trainer.device == "cpu":
+    # For cpu, too: with what the CPU needs laid over it, a wrong file would be refused for what it does not have.
+    device = _compose(file, overrides, []).trainer.device
+    if name == "cpu" or device == "cpu":
         return launching.Device("cpu", 1)
     return launching.find_device()
 
@@ -51,7 +54,9 @@ def _compose(file: Path, overrides: Sequence[str], forced: Sequence[str]) -> Any
     if file.exists() and shipped.exists() and not shipped.samefile(file):
         # Presets build on one another by name, and would find this file instead.
         raise ConfigError(f"{file} has the name of a shipped preset: give it another one")
-    return verl_config.compose(file, [_free(word) for word in overrides], forced=forced)
+    config = verl_config.compose(file, [_free(word) for word in overrides], forced=forced)
+    sections.check(config, file)
+    return config
 
 
 def load(file: Path) -> Any:

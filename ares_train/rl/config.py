@@ -7,9 +7,11 @@ but are seldom meant. Imports neither verl nor torch, so that a dry run is quick
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from ares_train.aepo.config import AdvantageConfig, AEPOConfig, ConfigError
+from ares_eval.analysis.words import DEFAULT_LIST, TriggerWords, read_words
+from ares_train.aepo.config import AdvantageConfig, AEPOConfig, ConfigError, WindowConfig
 from ares_train.rl.fields import AGENT_LOOP, AGENT_LOOP_MANAGER, CHECKPOINT_CALLBACK, STOCK_AGENT_LOOP
 
 STOCK_ADVANTAGE = AdvantageConfig()
@@ -48,6 +50,18 @@ def own_advantages(aepo: AEPOConfig) -> bool:
 def own_rewards(aepo: AEPOConfig) -> bool:
     """Whether the rewards differ from the reward function's."""
     return aepo.reward.mode != "accuracy" or aepo.overlong.buffer > 0
+
+
+def trigger_words(window: WindowConfig) -> TriggerWords | None:
+    """The list that windows are judged by; None where neither mode asks for one. ConfigError for a file that is none,
+    even where no mode asks for it."""
+    file = DEFAULT_LIST if window.trigger_words_file is None else Path(window.trigger_words_file).expanduser()
+    try:
+        words = read_words(file)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"aepo.window.trigger_words_file={file}: {reason}; one word or phrase a line") from None
+    return words if "trigger" in (window.count_mode, window.valid_mode) else None
 
 
 def _fill(config: Any, aepo: AEPOConfig) -> None:

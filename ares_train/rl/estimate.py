@@ -1,26 +1,23 @@
 """What a step of a configuration needs: rows, optimizer steps, memory of a GPU, memory of TransferQueue. Arithmetic
 only.
 
-Estimates, each with its formula; what is not in them: fragmentation, NCCL's buffers, the rollout engine's own
-activations. The bytes a token in TransferQueue are measured (benchmarks/rl_scale.py, docs/scale.md).
+Memory of a GPU is by the rules of ares_train.memory, the rollout engine's share is verl's setting. The bytes a token in
+TransferQueue are measured (benchmarks/rl_scale.py, docs/scale.md).
 """
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-GIB = 1024**3
+from ares_eval.config import ConfigError
+from ares_train import memory, sft_checks
+from ares_train.aepo.config import AEPOConfig
+from ares_train.memory import ModelSize, amount
 
-TRAINED_BYTES = 16
-"""Of a trained parameter: float32 weight, gradient, and AdamW's two moments."""
-
-LOGIT_BYTES = 6
-"""Of a logit: bfloat16 from the head, and float32 while its row is normalised."""
+UNNAMED = "~/models/deepseek-llm-7b-chat"
+"""verl's model where none is named."""
 
 TOKEN_BYTES = 81
 """Of a response token in TransferQueue at the end of a step, AEPO's fields included (text; measured)."""
@@ -37,107 +34,100 @@ PIXEL_BYTES = 24
 PICTURE_PIXELS = 1_003_520
 """Of the picture that the estimate assumes: 1,280 tokens of Qwen2.5-VL."""
 
-MAX_HEADER = 100 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A model's: ``parameters`` in all, ``layers`` and ``width`` of the language model, ``vocabulary``, ``vision``:
-    whether it takes pictures."""
+    """A model's, and whether it takes pictures."""
 
-    parameters: int
-    layers: int
-    width: int
-    vocabulary: int
-    vision: bool
+    model: ModelSize
+    pictures: bool
+
+
+def model_path(config: Any) -> str:
+    """The model's folder, with ``~`` spelled out, or its Hub id."""
+    told = str(config.actor_rollout_ref.model.path)
+    return str(Path(told).expanduser()) if told.startswith("~") else told
 
 
 def size_of(config: Any) -> Size | None:
     """The model's size: from its folder where it is on this machine, else from the node ``model_size``; None:
-    unknown."""
-    folder = Path(str(config.actor_rollout_ref.model.path))
-    if (folder / "config.json").is_file():
-        return _size_in(folder)
+    unknown. ConfigError for a folder that holds no model."""
+    path = model_path(config)
+    if Path(path).is_dir():
+        size = memory.size_of(path, trust_remote_code=bool(config.actor_rollout_ref.model.get("trust_remote_code")))
+        return Size(size, size.vision > 0)
     told = config.get("model_size")
     if told is None:
         return None
-    return Size(int(told.parameters), int(told.layers), int(told.width), int(told.vocabulary), bool(told.vision))
-
-
-def _size_in(folder: Path) -> Size:
-    whole = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    text: Mapping[str, Any] = whole.get("text_config") or whole
-    parameters = sum(_parameters(file) for file in sorted(folder.glob("*.safetensors")))
-    numbers = [int(text.get(name) or 0) for name in ("num_hidden_layers", "hidden_size", "vocab_size")]
-    return Size(parameters, numbers[0], numbers[1], numbers[2], "vision_config" in whole)
-
-
-def _parameters(file: Path) -> int:
-    """Elements of all tensors of a safetensors file, from its header."""
-    with file.open("rb") as opened:
-        (length,) = struct.unpack("<Q", opened.read(8))
-        if length > MAX_HEADER:
-            raise ValueError(f"{file} is no safetensors file")
-        header = json.loads(opened.read(length))
-    total = 0
-    for name, entry in header.items():
-        if name != "__metadata__":
-            elements = 1
-            for side in entry["shape"]:
-                elements *= int(side)
-            total += elements
-    return total
+    return Size(memory.size_by(told.parameters, told.layers, told.width, told.vocabulary), bool(told.get("vision")))
 
 
 def lines(config: Any) -> list[str]:
-    """The estimate in lines for people."""
+    """The estimate in lines for people. ConfigError for a model's folder that holds none."""
+    from omegaconf import OmegaConf
+
     rollout, actor, data = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor, config.data
     gpus = config.trainer.n_gpus_per_node * config.trainer.nnodes
-    branch = config.aepo.get("branch") or {}
-    most = branch.get("max_trajectories", 16) if branch.get("mode") == "extra" else rollout.n
-    if branch.get("mode") == "extra":
-        most = min(most, rollout.n + branch.get("max_per_prompt", 8))
+    branch = AEPOConfig.from_dict(OmegaConf.to_container(config.aepo, resolve=True)).branch
+    most = rollout.n
+    if branch.mode == "extra":
+        most = min(branch.max_trajectories, rollout.n + branch.max_per_prompt)
     prompts, steps = data.train_batch_size, data.train_batch_size // actor.ppo_mini_batch_size
     rows = f"{prompts * rollout.n}" + (f" to {prompts * most}" if most > rollout.n else "")
     size = size_of(config)
     longest = data.max_prompt_length * PROMPT_TOKEN_BYTES + data.max_response_length * TOKEN_BYTES
-    if size is not None and size.vision:
+    if size is not None and size.pictures:
         longest += (data.max_prompt_length + data.max_response_length) * POSITIONS_3D_BYTES
     made = [
         f"processes         {config.trainer.nnodes} node(s) x {config.trainer.n_gpus_per_node} "
         f"{'GPU(s)' if config.trainer.device != 'cpu' else 'CPU actor(s)'}, {rollout.agent.num_workers} agent-loop and "
         f"{config.reward.num_workers} reward workers",
         f"a step            {prompts} prompts x {rollout.n} = {rows} rows, {steps} optimizer step(s)",
-        f"TransferQueue     at most {_gib(prompts * most * longest)} a step, if every answer is of full length",
+        f"TransferQueue     at most {amount(prompts * most * longest)} a step, if every answer is of full length",
     ]
-    if size is not None and size.vision:
+    if size is not None and size.pictures:
         pictures = prompts * most * PICTURE_PIXELS * PIXEL_BYTES
-        made.append(f"pictures          {_gib(pictures)} more there, if every question has one of 1 M pixels")
+        made.append(f"pictures          {amount(pictures)} more there, if every question has one of 1 M pixels")
+    where = "an actor" if config.trainer.device == "cpu" else "a GPU  "
     if size is None:
-        return [*made, "memory of a GPU   unknown: the model is not on this machine, and there is no node model_size"]
-    return [*made, *_memory(config, size, gpus)]
+        return [*made, f"memory of {where} unknown: {_why_unknown(config)}"]
+    return [*made, *_memory(config, size, gpus, where)]
 
 
-def _memory(config: Any, size: Size, gpus: int) -> list[str]:
-    actor, data = config.actor_rollout_ref.actor, config.data
+def _why_unknown(config: Any) -> str:
+    if config.actor_rollout_ref.model.path == UNNAMED:
+        return "no model is named; set actor_rollout_ref.model.path"
+    return f"{model_path(config)} is not on this machine, and there is no node model_size"
+
+
+def _memory(config: Any, size: Size, gpus: int, where: str) -> list[str]:
+    actor, data, ref = config.actor_rollout_ref.actor, config.data, config.actor_rollout_ref.ref
     packed = actor.ppo_max_token_len_per_gpu
     if not actor.use_dynamic_bsz:
         packed = (actor.ppo_micro_batch_size_per_gpu or 1) * (data.max_prompt_length + data.max_response_length)
-    sharded = size.parameters * TRAINED_BYTES / gpus
-    logits = packed * size.vocabulary * LOGIT_BYTES
-    # With checkpointing each layer keeps its input, in bfloat16.
-    activations = packed * size.width * size.layers * 2
-    training = sharded + logits + activations
-    where, shared = "an actor", ""
+    referred = bool(actor.use_kl_loss) and not (ref.get("fsdp_config") or {}).get("param_offload", False)
+    estimate = memory.training(
+        size.model,
+        ranks=gpus,
+        tokens=packed,
+        model_dtype=_dtype(actor),
+        frozen_vision=bool((config.actor_rollout_ref.model.get("override_config") or {}).get(sft_checks.FREEZE)),
+        reference_dtype=_dtype(ref) if referred else None,
+    )
+    shared = ""
     if config.trainer.device != "cpu":
         share = config.actor_rollout_ref.rollout.gpu_memory_utilization
-        where, shared = "a GPU   ", f"; the rollout engine takes {share:.0%} while it generates"
+        shared = f"; the rollout engine takes {share:.0%} while it generates"
+    millions = f"{size.model.parameters / 1e6:,.1f} M"
     return [
-        f"model             {size.parameters / 1e6:,.1f} M parameters{', with pictures' if size.vision else ''}",
-        f"memory of {where} {_gib(training)} while training: weights, gradients and Adam {_gib(sharded)}, logits of "
-        f"{packed} tokens {_gib(logits)}, layers' inputs {_gib(activations)}{shared}",
+        f"model             {millions} parameters{', with pictures' if size.pictures else ''}",
+        f"memory of {where} {estimate} while training on {packed} tokens at a time{shared}",
     ]
 
 
-def _gib(count: float) -> str:
-    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 1024**2:.0f} MiB"
+def _dtype(role: Any) -> str:
+    """Of the weights of the actor or the reference, float32 unless verl is told otherwise."""
+    told = str((role.get("fsdp_config") or {}).get("model_dtype") or "fp32")
+    if told not in memory.MODEL_BYTES:
+        raise ConfigError(f"fsdp_config.model_dtype={told}: there are {', '.join(memory.MODEL_BYTES)}")
+    return told

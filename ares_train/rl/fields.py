@@ -40,6 +40,7 @@ def session_record(
     fork_at: int = 0,
     truncated: bool = False,
     request: str = "",
+    asked: int = 0,
     cached: int | None = None,
     source: str = "",
     quantile: float | None = None,
@@ -48,7 +49,8 @@ def session_record(
     """What an agent loop says of one session.
 
     ``base`` is False for a fork, whose ``parent`` is a session id of the same prompt and whose first own token is
-    response position ``fork_at``. ``cached`` prompt tokens came from the server's prefix cache (None: not told).
+    response position ``fork_at``. The server was given ``asked`` tokens to go on from, of which ``cached`` were in its
+    prefix cache (None: not told).
     ``source`` names the rollout-time estimator, ``quantile`` is that rollout's quantile of its token entropies and
     ``entropy`` (f32, one per response token) is kept for the first session of a prompt only, to judge the estimator.
     """
@@ -58,6 +60,7 @@ def session_record(
         "fork_at": fork_at,
         "truncated": truncated,
         "request": request,
+        "asked": asked,
         "cached": cached,
         "source": source,
         "quantile": quantile,

@@ -6,14 +6,16 @@ The same command again goes on where the last checkpoint is. Each run's folder (
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ares_eval.config import ConfigError
 from ares_train import checkpoints, launching, verl_compat, verl_config
+from ares_train.loop import queue
 from ares_train.rl import compose, estimate, runner, stages
-from ares_train.rl.config import bind, hints
+from ares_train.rl.config import bind, hints, trigger_words
 from ares_train.rl.stages import Stage
 
 STOPPED = 3
@@ -41,7 +43,7 @@ def plan(
         own = stages.words_of(stage, run, before)
         config = compose.compose(file, [*own, *overrides, *_again(own)], device)
         _finish(config, ray_address, device)
-        bind(config)
+        trigger_words(bind(config).window)
         made.append((stage, config))
         before = run / stage.name
     stages.check(made)
@@ -76,11 +78,12 @@ def _finish(config: Any, ray_address: str | None, device: launching.Device) -> N
 
 def _offline(config: Any) -> bool:
     """Nothing is to be had from the Hub where the model is a folder."""
-    return Path(str(config.actor_rollout_ref.model.path)).is_dir()
+    return Path(estimate.model_path(config)).is_dir()
 
 
 def describe(planned: Sequence[tuple[Stage, Any]]) -> str:
-    """What a dry run shows: of each stage the resolved configuration, what it needs, and hints."""
+    """What a dry run shows: of each stage the resolved configuration, what it needs, and hints; a warning where this
+    machine could not run it. ConfigError for a model's folder that holds none."""
     from omegaconf import OmegaConf
 
     parts = []
@@ -89,6 +92,7 @@ def describe(planned: Sequence[tuple[Stage, Any]]) -> str:
             parts.append(f"# ==== stage {stage.name}")
         parts.append(verl_config.as_yaml(OmegaConf.to_container(config, resolve=True)).rstrip())
         parts += [f"# {line}" for line in (*estimate.lines(config), *_hinted(config))]
+    parts += [f"# warning: {complaint}" for complaint in _too_few_gpus(planned)]
     return "\n".join(parts)
 
 
@@ -99,10 +103,13 @@ def _hinted(config: Any) -> list[str]:
 def run(planned: Sequence[tuple[Stage, Any]], say: Callable[[str], None]) -> int:
     """Run the stages that are not finished; the exit code: 0, STOPPED, or that of the process that failed.
 
-    ConfigError for files that are not there, CheckpointError where a stage left nothing that the next could start from.
+    ConfigError for files or GPUs that are not there, CheckpointError where a stage left nothing that the next could
+    start from.
     """
     verl_compat.check_version()
     _refuse_missing(planned)
+    for complaint in _too_few_gpus(planned):
+        raise ConfigError(complaint)
     before: Path | None = None
     for stage, config in planned:
         folder = Path(config.trainer.default_local_dir)
@@ -110,6 +117,9 @@ def run(planned: Sequence[tuple[Stage, Any]], say: Callable[[str], None]) -> int
         if stages.finished(folder, config):
             say(f"{title} in {folder} is finished; another trainer.total_training_steps or total_epochs would go on")
         else:
+            if (reason := queue.stop_requested(folder)) is not None:
+                say(f"{title} in {folder} was asked to stop: {reason}")
+                return STOPPED
             if before is not None:
                 _start_from(before, folder / stages.START, say)
             code = _train(config, folder, title, say)
@@ -128,9 +138,29 @@ def _refuse_missing(planned: Sequence[tuple[Stage, Any]]) -> None:
             for file in [files] if isinstance(files, str) else files:
                 if "://" not in file and not Path(file).expanduser().exists():
                     raise ConfigError(f"data.{name}={file}: there is no such file (`ares-train data` makes it)")
-        model = str(config.actor_rollout_ref.model.path)
-        if number == 0 and model.startswith(("/", ".", "~")) and not Path(model).expanduser().is_dir():
+        model = estimate.model_path(config)
+        if number == 0 and config.actor_rollout_ref.model.path == estimate.UNNAMED and not Path(model).is_dir():
+            raise ConfigError("no model is named: set actor_rollout_ref.model.path (a folder or a Hub id)")
+        if number == 0 and model.startswith(("/", ".")) and not Path(model).is_dir():
             raise ConfigError(f"actor_rollout_ref.model.path={model}: there is no such folder")
+
+
+def _too_few_gpus(planned: Sequence[tuple[Stage, Any]]) -> list[str]:
+    """One line where a stage wants more GPUs than there are; a cluster's are not known here."""
+    if os.environ.get("RAY_ADDRESS"):
+        return []
+    for _, config in planned:
+        trainer = config.trainer
+        if trainer.device == "cpu" or config.ray_kwargs.ray_init.get("address"):
+            continue
+        here = launching.find_device()
+        count = here.count if here.name == "cuda" else 0
+        if trainer.n_gpus_per_node * trainer.nnodes > count:
+            return [
+                f"trainer.n_gpus_per_node={trainer.n_gpus_per_node} with trainer.nnodes={trainer.nnodes}, but this "
+                f"machine has {count} GPU(s): set them to what is here, or name a cluster (--ray-address)"
+            ]
+    return []
 
 
 def _train(config: Any, folder: Path, title: str, say: Callable[[str], None]) -> int:

@@ -42,6 +42,8 @@ def weighted_kl_loss(
     metrics["kl_loss"] = Metric(value=weighted, aggregation=AggregationType.SUM)
     metrics["kl_coef"] = coefficient
     metrics.update(kl_sums(kl.detach(), rows[KL_CLASS], mask))
+    total = torch.where(mask, kl.detach() * rows[KL_WEIGHT], torch.zeros_like(kl)).sum()
+    metrics["ares_kl/weighted"] = Metric(value=total, aggregation=AggregationType.SUM)
     return loss, metrics
 
 

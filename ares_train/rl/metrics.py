@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ares_train.aepo.branching import SKIPPED
 from ares_train.aepo.difficulty import BINS
 from ares_train.rl.fields import KL_CLASSES, RECORD
 from ares_train.rl.rows import Batch
@@ -17,14 +18,20 @@ KL_PREFIX = "actor/ares_kl/"
 
 
 def branch_metrics(tags: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Forks planned, failed and replaced by fresh samples, from the groups' tags; prompt tokens found in the cache."""
+    """Forks planned, failed and replaced by fresh samples, windows passed over by reason, and the seconds that planning
+    and growing took a question, from the groups' tags; share of the forks' prompts that was in the server's cache."""
     groups = [tag[RECORD] for tag in tags if RECORD in tag and not tag.get("is_padding", False)]
     if not groups:
         return {}
     logged = {f"aepo/branch/{name}": float(sum(g[name] for g in groups)) for name in ("planned", "failed", "fresh")}
-    cached = [record["cached"] for record in records if record and not record["base"] and record["cached"] is not None]
-    if cached:
-        logged["aepo/branch/cached_tokens_mean"] = float(np.mean(cached))
+    for reason in SKIPPED:
+        logged[f"aepo/branch/skipped_{reason}"] = float(sum(group[f"skipped_{reason}"] for group in groups))
+    for part in ("plan", "grow"):
+        logged[f"timing_s/aepo_{part}"] = float(np.mean([group[f"{part}_s"] for group in groups]))
+    told = [record for record in records if record and not record["base"] and record["cached"] is not None]
+    if told:
+        cached, asked = (sum(record[name] for record in told) for name in ("cached", "asked"))
+        logged["aepo/branch/cached_token_frac"] = cached / max(asked, 1)
     used = [group["tau"] for group in groups if group["tau"] is not None]
     if used:
         logged["aepo/tau/used_mean"] = float(np.mean(used))
@@ -61,9 +68,17 @@ def kl_by_class(actor: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(kl).reshape(3, 2), np.array(tokens).reshape(3, 2)
 
 
-def kl_metrics(kl: np.ndarray, tokens: np.ndarray) -> dict[str, float]:
-    """Mean unweighted KL per token: outside and inside windows, and of each bin outside windows."""
+def weighted_kl(actor: dict[str, Any]) -> float:
+    """Take the weighted KL out of the actor's metrics: summed over the trained tokens, nats, per mini-batch."""
+    return float(actor.pop(f"{KL_PREFIX}weighted", 0.0))
+
+
+def kl_metrics(kl: np.ndarray, tokens: np.ndarray, weighted: float) -> dict[str, float]:
+    """Mean KL per token: ``weighted`` by the tokens' weights, else without: outside and inside windows, and of each bin
+    outside windows."""
     logged = {}
+    if tokens.sum():
+        logged["aepo/kl/weighted"] = float(weighted / tokens.sum())
     for column, name in enumerate(("outside", "window")):
         if tokens[:, column].sum():
             logged[f"aepo/kl/{name}"] = float(kl[:, column].sum() / tokens[:, column].sum())

@@ -1,12 +1,13 @@
 """Branching while rolling out (paper 3.2.1): verl's agent-loop manager and worker, with forks at windows of high
 entropy.
 
-A prompt's base sessions are sampled first; ``plan_branches`` looks at their entropies; forks run as sessions of their
+A prompt's base sessions are sampled first; ``plan_and_count`` looks at their entropies; forks run as sessions of their
 own under the same uid (a list of outputs from one session would share one score), and fresh sessions fill a budget. A
 fork that fails is dropped and counted, never its group. The prompt's terminal status is published only after every
 session has settled, so that nothing is written behind the replay buffer's back. Validation is verl's own.
 
-Counts of a group go into the tag ``ares`` of its first row: planned, done, failed, fresh, and the threshold used.
+Counts of a group go into the tag ``ares`` of its first row: planned, done, failed, fresh, windows skipped by reason,
+the seconds that planning and then growing took, and the threshold used.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +25,7 @@ from verl.experimental.agent_loop import AgentLoopManager
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ, apply_greedy_sampling_params
 
-from ares_train.aepo.branching import plan_branches, top_up
+from ares_train.aepo.branching import Planned, plan_and_count, top_up
 from ares_train.aepo.config import AEPOConfig
 from ares_train.aepo.entropy import group_tau, rollout_quantile
 from ares_train.rl.agent_loop import Fork, plain
@@ -113,7 +115,10 @@ class _Group:
         base = await self._run([None] * wanted)
         outputs = {session: output for session, output in base.items() if isinstance(output, AgentLoopOutput)}
         used = threshold(tau, list(outputs.values()), aepo)
-        forks = self._planned(outputs, used)
+        begun = time.perf_counter()
+        planned = self._planned(outputs, used)
+        forks = self._forks(outputs, planned)
+        decided = time.perf_counter()
         fresh = [None] * top_up(len(outputs), len(forks), aepo.branch)
         later = await self._run([*forks, *fresh])
         settled = list(later.values())
@@ -128,17 +133,19 @@ class _Group:
                 "done": len(forks) - failed,
                 "failed": failed,
                 "fresh": len(fresh) + len(replaced),
+                **{f"skipped_{reason}": count for reason, count in planned.skipped.items()},
+                "plan_s": decided - begun,
+                "grow_s": time.perf_counter() - decided,
                 "tau": None if math.isnan(used) else used,
             }
             first = f"{self.prompt['uid']}_{next(iter(outputs))}_0"
             await tq.async_kv_put(key=first, partition_id="train", tag={RECORD: counts})
         return all(isinstance(output, AgentLoopOutput) for output in whole)
 
-    def _planned(self, outputs: dict[int, AgentLoopOutput], tau: float) -> list[Fork]:
+    def _planned(self, outputs: dict[int, AgentLoopOutput], tau: float) -> Planned:
         aepo = self.worker.aepo
-        numbered = list(outputs.items())
-        records = [output.extra_fields[RECORD] for _, output in numbered]
-        plans = plan_branches(
+        records = [output.extra_fields[RECORD] for output in outputs.values()]
+        return plan_and_count(
             [record["entropy"] for record in records],
             tau,
             aepo.branch,
@@ -146,7 +153,10 @@ class _Group:
             self.response_length,
             [record["truncated"] for record in records],
         )
-        return [Fork(numbered[plan.parent][1], numbered[plan.parent][0], plan.position) for plan in plans]
+
+    def _forks(self, outputs: dict[int, AgentLoopOutput], planned: Planned) -> list[Fork]:
+        numbered = list(outputs.items())
+        return [Fork(numbered[plan.parent][1], numbered[plan.parent][0], plan.position) for plan in planned.plans]
 
     async def _run(self, forks: Sequence[Fork | None]) -> dict[int, AgentLoopOutput | BaseException]:
         """One session for each entry (None: a fresh one), all settled; session numbers to outputs or errors."""

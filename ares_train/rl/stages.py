@@ -45,9 +45,12 @@ def stages_of(config: Any) -> list[Stage]:
     """The stages of a configuration in order; one without a name where it has none. ConfigError for a wrong list."""
     from omegaconf import OmegaConf
 
-    listed = OmegaConf.to_container(config.stages) if config.get("stages") else None
-    if listed is None:
+    told = config.get("stages")
+    if not told:
         return [Stage("")]
+    if not OmegaConf.is_list(told):
+        raise ConfigError(f"stages={told} must be a list of {{name: NAME, overrides: [KEY=VALUE, ...]}}")
+    listed = OmegaConf.to_container(told)
     made = []
     for number, entry in enumerate(listed, 1):
         if not isinstance(entry, dict) or set(entry) - {"name", "overrides"} or "name" not in entry:

@@ -26,17 +26,16 @@ from verl.utils.debug import marked_timer
 from verl.utils.metric import reduce_metrics
 from verl.utils.py_functional import rename_dict
 
-from ares_eval.analysis.words import DEFAULT_LIST, TriggerWords, read_words
 from ares_train.aepo.config import ConfigError
 from ares_train.aepo.kl import controlled
 from ares_train.aepo.state import AEPOState
 from ares_train.aepo.step import Shaped, shape
 from ares_train.loop import queue
 from ares_train.rl import batches, rows, state_file
-from ares_train.rl.config import bind, own_advantages, own_rewards
+from ares_train.rl.config import bind, own_advantages, own_rewards, trigger_words
 from ares_train.rl.fields import TAU
 from ares_train.rl.loss import kl_loss
-from ares_train.rl.metrics import branch_metrics, estimator_metrics, kl_by_class, kl_metrics
+from ares_train.rl.metrics import branch_metrics, estimator_metrics, kl_by_class, kl_metrics, weighted_kl
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ class AEPOTrainer(PPOTrainerSync):
         self._prompts, self._ranks = 0, 1
         self._evaluations: set[str] = set()
         self._warned: set[str] = set()
-        self._words = _trigger_words(self.aepo.window)
+        self._words = trigger_words(self.aepo.window)
         super().__init__(config=config)
 
     # ---------------------------------------------------------------- start, save, resume
@@ -151,12 +150,16 @@ class AEPOTrainer(PPOTrainerSync):
 
     def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         with marked_timer("aepo", self.timing_raw):
-            read = self._read(batch)
-            shaped = shape(read.rollouts, self.state, self.aepo)
+            with marked_timer("aepo_read", self.timing_raw):
+                read = self._read(batch)
+            with marked_timer("aepo_shape", self.timing_raw):
+                shaped = shape(read.rollouts, self.state, self.aepo)
             self.state = shaped.state
-            batch = self._put(batch, self._shaped_fields(read, shaped))
+            with marked_timer("aepo_write", self.timing_raw):
+                batch = self._put(batch, self._shaped_fields(read, shaped))
         batch = super()._compute_advantage(batch, metrics)
-        batch = self._put(batch, self._after_advantage(batch, read, shaped))
+        with marked_timer("aepo_write_back", self.timing_raw):
+            batch = self._put(batch, self._after_advantage(batch, read, shaped))
         metrics.update(shaped.metrics)
         metrics.update(branch_metrics(batch.tags, read.records))
         metrics.update(estimator_metrics(read))
@@ -228,13 +231,8 @@ class AEPOTrainer(PPOTrainerSync):
         output["perf/mfu/actor"] = output.pop("actor/mfu")
         logged = reduce_metrics(output)
         kl, tokens = kl_by_class(logged)
+        weighted = weighted_kl(logged)
         self.state = controlled(self.state, kl[:, 0], tokens[:, 0], self.aepo.kl.controller)
         metrics.update(logged)
-        metrics.update(kl_metrics(kl, tokens))
+        metrics.update(kl_metrics(kl, tokens, weighted))
         return batch
-
-
-def _trigger_words(window: Any) -> TriggerWords | None:
-    if "trigger" not in (window.count_mode, window.valid_mode):
-        return None
-    return read_words(DEFAULT_LIST if window.trigger_words_file is None else Path(window.trigger_words_file))

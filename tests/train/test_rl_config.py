@@ -15,9 +15,10 @@ import yaml
 from ares_eval.config import ConfigError
 from ares_train import launching
 from ares_train.aepo.config import ConfigError as AEPOConfigError
-from ares_train.rl import compose, launch
-from ares_train.rl.config import bind, hints
-from ares_train.rl.fields import AGENT_LOOP, AGENT_LOOP_MANAGER
+from ares_train.aepo.config import WindowConfig
+from ares_train.rl import compose, launch, sections
+from ares_train.rl.config import bind, hints, trigger_words
+from ares_train.rl.fields import AGENT_LOOP, AGENT_LOOP_MANAGER, STOCK_AGENT_LOOP
 
 GPU = launching.Device("cuda", 8)
 CPU = launching.Device("cpu", 2)
@@ -147,6 +148,94 @@ def test_what_follows_is_filled_in() -> None:
     assert "agent_loop_manager_class" not in plain.actor_rollout_ref.rollout.agent
 
 
+def test_branching_off_leaves_verls_own_agent_loop() -> None:
+    config = composed("aepo", "aepo.branch.mode=off")
+    bind(config)
+    agent = config.actor_rollout_ref.rollout.agent
+    assert "agent_loop_manager_class" not in agent and agent.default_agent_loop == STOCK_AGENT_LOOP
+
+
+def refused_in_a_line(file: Path, device: str = "auto") -> str:
+    with pytest.raises(ConfigError) as refused:
+        launch.plan(file, [], device_name=device)
+    assert len(str(refused.value).splitlines()) == 1 and file.name in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["", "hello world\n", "data: {train_batch_size: 4}\n"])
+def test_a_file_for_something_else_is_told_in_a_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    assert "no configuration of verl's RL trainer" in refused_in_a_line(tmp_path / "mine.yaml")
+
+
+def test_a_list_is_no_configuration(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("- 1\n")
+    refused_in_a_line(tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_preset_of_the_sft_trainer_is_told_whatever_the_device(device: str) -> None:
+    assert "RL trainer" in refused_in_a_line(Path("configs/train/sft_3b.yaml"), device)
+
+
+NOT_A_VALUE = (
+    "actor_rollout_ref.actor.ppo_mini_batch_size=0",
+    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=null",
+    "actor_rollout_ref.model.path=null",
+    "actor_rollout_ref.rollout.agent=null",
+    "actor_rollout_ref.rollout.gpu_memory_utilization=null",
+    "actor_rollout_ref.rollout.n=0",
+    "actor_rollout_ref.rollout.top_p=null",
+    "aepo=x",
+    "critic=x",
+    "data.max_response_length=null",
+    "data.train_batch_size=null",
+    "data.train_batch_size=true",
+    "data.train_files=null",
+    "data.train_files=[]",
+    "data.val_files=[3]",
+    "trainer=null",
+    "trainer.default_local_dir=null",
+    "trainer.n_gpus_per_node=0",
+    "trainer.nnodes=-1",
+    "trainer.save_freq=null",
+    "trainer.test_freq=after_each_epoch",
+    "trainer.v1=null",
+)
+
+
+@pytest.mark.parametrize("override", NOT_A_VALUE)
+def test_a_value_that_cannot_be_is_told_in_a_line(override: str) -> None:
+    config = composed("aepo_3b", override)
+    with pytest.raises(ConfigError) as refused:
+        sections.check(config, Path("mine.yaml"))
+    lines = str(refused.value).splitlines()
+    assert any(line.startswith(f"{override.partition('=')[0]}=") for line in lines)
+    # response_length is resolved from data.max_response_length already.
+    assert len(lines) == 1
+
+
+def test_every_way_to_a_configuration_checks_its_values() -> None:
+    for override in ("trainer.v1=null", "aepo=x"):
+        with pytest.raises(ConfigError, match=override.partition("=")[0]):
+            launch.plan(compose.preset("grpo"), [override], device_name="cuda")
+
+
+def test_a_list_of_trigger_words_is_read_before_anything_starts(tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("wait\nhold on\n")
+    window = WindowConfig(trigger_words_file=str(words), count_mode="trigger")
+    made = trigger_words(window)
+    assert made is not None and made.size == 2
+    assert trigger_words(WindowConfig()) is None
+    words.write_text("one two three four five six seven eight nine\n")
+    with pytest.raises(AEPOConfigError, match=f"trigger_words_file={words}"):
+        trigger_words(window)
+    with pytest.raises(AEPOConfigError, match="trigger_words_file=/nope") as refused:
+        launch.plan(compose.preset("aepo"), ["aepo.window.trigger_words_file=/nope"], device_name="cuda")
+    assert len(str(refused.value).splitlines()) == 1
+
+
 def test_a_file_of_ones_own_builds_on_a_preset(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("defaults: [aepo_adaptive, _self_]\naepo: {window: {size: 8}}\ntrainer: {save_freq: 5}\n")
@@ -186,3 +275,5 @@ def test_the_command_shows_its_plan_and_refuses_in_lines() -> None:
     assert ares("grpo", "nonsense").returncode == 2
     missing = ares("launch", "--config", "configs/train/smoke_cpu.yaml", "data.train_files=/no/such.parquet")
     assert missing.returncode == 2 and "data.train_files=/no/such.parquet" in missing.stderr
+    other = ares("launch", "--config", "configs/train/adacs.yaml")
+    assert other.returncode == 2 and len(other.stderr.splitlines()) == 1 and "RL trainer" in other.stderr

@@ -76,5 +76,6 @@ def test_the_comparison_is_of_something(
     assert ours[3]["aepo/hwe/frac_flagged"] > 0
     assert {(step["aepo/rows/real"], step["aepo/rows/padding"]) for step in ours.values()} == {(32.0, 0.0)}
     assert not any(name.startswith("aepo/") for name in theirs[1])
-    # Our KL by class adds up to verl's mean.
     assert ours[3]["actor/kl_coef"] == theirs[3]["actor/kl_coef"]
+    # Summed token by token at weight one, our KL is verl's mean over tokens.
+    assert ours[3]["aepo/kl/weighted"] == pytest.approx(theirs[3]["actor/kl_loss"], rel=1e-4)

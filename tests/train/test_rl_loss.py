@@ -10,12 +10,13 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from ares_train.aepo import tensors
 from ares_train.aepo.config import ControllerConfig
 from ares_train.aepo.kl import controlled
 from ares_train.aepo.state import AEPOState
 from ares_train.rl.fields import KL_CLASS, KL_WEIGHT
 from ares_train.rl.loss import kl_loss, kl_sums
-from ares_train.rl.metrics import kl_by_class, kl_metrics
+from ares_train.rl.metrics import kl_by_class, kl_metrics, weighted_kl
 
 AGGREGATIONS = ("token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm")
 KINDS = ("low_var_kl", "k1", "abs", "mse", "k3+")
@@ -167,6 +168,58 @@ def test_what_the_loss_sums_reaches_the_controller_by_bin() -> None:
     assert kl.tolist() == [[0, 0], [2.0, 99.0], [0, 0]]
     state = controlled(AEPOState(), kl[:, 0], tokens[:, 0], ControllerConfig(enabled=True, target=0.1, rate=0.05))
     assert state.kappas == (1.0, pytest.approx(1.05), 1.0)
-    assert kl_metrics(kl, tokens) == {
-        "aepo/kl/outside": 0.2, "aepo/kl/window": 99.0, "aepo/kl/outside/medium": 0.2,
+    assert kl_metrics(kl, tokens, 50.5) == {
+        "aepo/kl/weighted": pytest.approx(50.5 / 11), "aepo/kl/outside": 0.2, "aepo/kl/window": 99.0,
+        "aepo/kl/outside/medium": 0.2,
     }  # fmt: skip
+
+
+# ---------------------------------------------------------------- what runs, against the torch twins
+
+
+def test_the_sums_that_drive_the_controller_are_the_twins() -> None:
+    random = torch.Generator().manual_seed(8)
+    kl = torch.rand((6, 9), generator=random)
+    bins = torch.tensor([0, 1, 2, 0, 1, 2])
+    valid, trained = (torch.rand((6, 9), generator=random) > 0.5 for _ in range(2))
+    classes = torch.where(trained, 1 + 2 * bins[:, None] + valid, 0).to(torch.int8)
+    sums = kl_sums(kl, classes, trained)
+    measured, tokens = kl_by_class({f"actor/{name}": metric.aggregate() for name, metric in sums.items()})
+    total, count = tensors.kl_outside(kl, trained, valid, bins)
+    assert measured[:, 0] == pytest.approx(total.numpy(), abs=1e-5)
+    assert tokens[:, 0].tolist() == count.tolist()
+
+
+@pytest.mark.parametrize(("kind", "twin"), [("low_var_kl", "k3"), ("k1", "k1"), ("mse", "k2")])
+def test_the_weighted_kl_is_the_twins(kind: str, twin: str) -> None:
+    """As a loss over the mini-batch's tokens, and as the sum that is logged per token."""
+    random = torch.Generator().manual_seed(9)
+    weights = [torch.rand(response, generator=random) * 2 for _, response in LENGTHS]
+    output, data = batch(weights, [torch.ones(response, dtype=torch.int8) for _, response in LENGTHS])
+    _, metrics = kl_loss(actor("token-mean", kind))(model_output=output, data=data)
+    start, own = 0, []
+    for prompt, response in LENGTHS:
+        own.append(output["leaf"].detach()[start + prompt - 1 : start + prompt + response - 1])
+        start += prompt + response
+    log_prob, reference, weight, mask = (
+        torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+        for rows in (own, data["ref_log_prob"].unbind(), weights, data["response_mask"].unbind())
+    )
+    per_token = tensors.token_kl(log_prob, reference, twin)
+    expected = float(tensors.weighted_kl(per_token, weight, mask.bool()))
+    tokens = int(mask.sum())
+    # verl's denominator is the whole mini-batch's tokens, 23, over 2 ranks.
+    assert metrics["kl_loss"].aggregate() == pytest.approx(expected * tokens / 23 * 2, abs=1e-6)
+    logged = {f"actor/{name}": metric.aggregate() for name, metric in metrics.items() if name.startswith("ares_kl")}
+    summed = weighted_kl(logged)
+    kl, counted = kl_by_class(logged)
+    assert logged == {}
+    assert kl_metrics(kl, counted, summed)["aepo/kl/weighted"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_verls_entropies_are_the_twins() -> None:
+    from verl.utils.torch_functional import entropy_from_logits, entropy_from_logits_with_chunking
+
+    logits = torch.randn((7, 11), generator=torch.Generator().manual_seed(10)) * 3
+    for measured in (entropy_from_logits(logits), entropy_from_logits_with_chunking(logits, chunk_size=3)):
+        torch.testing.assert_close(measured, tensors.entropy_from_logits(logits))

@@ -270,6 +270,51 @@ def test_base_rows_carry_their_quantile_and_the_first_its_entropies(world: Any) 
     assert "token_entropy" not in getattr(extra, "data", extra)
 
 
+def test_what_a_group_passed_over_and_asked_for_reaches_the_metrics(world: Any) -> None:
+    """Four answers with one window each and room for three forks, whose prompts are half in the cache."""
+    from ares_train.rl.metrics import branch_metrics
+
+    worker, _, queue = world(EXTRA)
+    run(worker, tau=1.0)
+    rows = queue.rows()
+    records = [queue.record(key) for key in rows]
+    for record, key in zip(records, rows, strict=True):
+        inherited = 0 if record["base"] else record["fork_at"]
+        assert record["asked"] == len(queue.fields[key]["prompts"]) + inherited
+        record["cached"] = None if record["base"] else record["asked"] // 2
+    logged = branch_metrics([queue.tags[key] for key in rows], records)
+    assert logged["aepo/branch/skipped_caps"] == 1
+    assert [logged[f"aepo/branch/skipped_{reason}"] for reason in ("prefix", "new_tokens", "truncated")] == [0, 0, 0]
+    forks = records[4:]
+    assert logged["aepo/branch/cached_token_frac"] == sum(f["cached"] for f in forks) / sum(f["asked"] for f in forks)
+    assert logged["timing_s/aepo_grow"] > 0 and logged["timing_s/aepo_plan"] > 0
+    assert not [name for name in logged for word in ("max", "min", "sum") if word in name.removeprefix("timing_s")]
+    # Without the server's word there is no share.
+    for record in records:
+        record["cached"] = None
+    assert "aepo/branch/cached_token_frac" not in branch_metrics([queue.tags[key] for key in rows], records)
+
+
+def test_without_branching_rows_are_verls_sessions(world: Any) -> None:
+    """`branch.mode=off` leaves verl's own worker in place (test_rl_config): n rows, sessions 0 to n - 1, each once."""
+    from ares_train.rl.fields import STOCK_AGENT_LOOP
+    from ares_train.rl.rollout import BranchingWorker
+
+    worker, server, queue = world({"branch": {"mode": "off"}})
+    worker.__class__ = BranchingWorker.__mro__[1]
+    row = {
+        "uid": "00000003p000001",
+        "raw_prompt": [{"role": "user", "content": PROMPT}],
+        "agent_name": STOCK_AGENT_LOOP,
+        "global_steps": 3,
+        "index": 0,
+    }
+    trajectory = {"step": 3, "sample_index": 0, "rollout_n": 0, "validate": False}
+    asyncio.run(worker._run_prompt(row, {"temperature": 1.0, "logprobs": True}, trajectory))
+    assert queue.rows() == [f"00000003p000001_{session}_0" for session in range(4)]
+    assert len(server.calls) == 4
+
+
 def test_streams_are_named_on_the_cpu_and_nowhere_else(world: Any) -> None:
     """vLLM's SamplingParams would refuse the name."""
     worker, server, _ = world(EXTRA)

@@ -175,11 +175,12 @@ def test_without_a_kl_there_is_no_reference_pass() -> None:
     from ares_train import launching
     from ares_train.rl import compose
 
-    wanted = {
-        name: need_reference_policy(compose.compose(compose.preset(name), [], launching.Device("cuda", 8)))
-        for name in ("dapo", "grpo")
-    }
-    assert wanted == {"dapo": False, "grpo": True}
+    off = ["aepo.kl.mode=off", "actor_rollout_ref.actor.use_kl_loss=false"]
+    wanted = [
+        need_reference_policy(compose.compose(compose.preset(name), words, launching.Device("cuda", 8)))
+        for name, words in (("dapo", []), ("grpo", []), ("aepo_adaptive", []), ("aepo_adaptive", off))
+    ]
+    assert wanted == [False, True, True, False]
 
 
 def test_shaped_rewards_act_and_the_score_stays_accuracy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,6 +256,15 @@ def test_warnings_come_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogC
     for _ in range(2):
         advantage(made, keys, tags)
     assert sum("lambda is identically zero" in record.message for record in caplog.records) == 1
+
+
+def test_the_parts_of_the_step_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, tags, fields = make_rows(8)
+    made = trainer({**OFF, **HIER}, Queue(dict(fields)), monkeypatch, remembered())
+    advantage(made, keys, tags)
+    parts = {"aepo", "aepo_read", "aepo_shape", "aepo_write", "aepo_write_back"}
+    assert parts <= set(made.timing_raw)
+    assert made.timing_raw["aepo"] >= made.timing_raw["aepo_shape"] > 0
 
 
 def test_state_is_saved_before_the_checkpoint_is_named_and_restored_exactly(
