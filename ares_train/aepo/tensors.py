@@ -1,6 +1,10 @@
-"""Torch twins of what must be differentiated or lives on a device: entropy, windows, KL weights and losses, advantages.
+"""Torch twins of the formulas, to judge by: entropy, windows, KL weights and losses, advantages, each written once more
+as it stands on paper.
 
-Each gives what its NumPy twin gives, to rounding. Shapes: B rows, T response positions, V symbols.
+No run calls them. They are the tests' oracle for what runs: the NumPy functions of this package (windows, KL weights,
+advantages; tests/train/test_aepo_kl.py), verl's entropies, and the loss and sums of ares_train.rl.loss
+(tests/train/test_rl_loss.py); what autograd makes of them is compared with finite differences. Shapes: B rows, T response
+positions, V symbols.
 """
 
 from __future__ import annotations
