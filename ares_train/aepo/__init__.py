@@ -1,4 +1,5 @@
-"""AEPO, the algorithm alone: pure functions over NumPy arrays, with torch twins in ``tensors`` that tests judge them by; no verl, no ray.
+"""AEPO, the algorithm alone: pure functions over NumPy arrays, with torch twins in ``tensors`` as the
+tests' oracle; no verl, no ray.
 
 ``step.shape`` is one training step on a page; ``config`` names every switch; docs/aepo.md has the formulas.
 """

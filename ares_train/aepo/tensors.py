@@ -3,8 +3,8 @@ as it stands on paper.
 
 No run calls them. They are the tests' oracle for what runs: the NumPy functions of this package (windows, KL weights,
 advantages; tests/train/test_aepo_kl.py), verl's entropies, and the loss and sums of ares_train.rl.loss
-(tests/train/test_rl_loss.py); what autograd makes of them is compared with finite differences. Shapes: B rows, T response
-positions, V symbols.
+(tests/train/test_rl_loss.py); what autograd makes of them is compared with finite differences. Shapes: B rows, T
+response positions, V symbols.
 """
 
 from __future__ import annotations
