@@ -177,9 +177,9 @@ def load(flags: Mapping[str, Any]) -> RunConfig:
     file, preset = flags.pop("config", None), flags.pop("preset", None)
     layers: list[dict[str, Any]] = [_environment()]
     if preset is not None:
-        layers.append(_read(_preset(preset)))
+        layers.append(_layer(_preset(preset)))
     if file is not None:
-        layers.append(_read(Path(file)))
+        layers.append(_layer(Path(file)))
     layers.append(flags)
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -231,18 +231,28 @@ def _preset(name: str) -> Path:
     return resources.folder("configs") / "presets" / f"{name}.yaml"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML (or JSON) file holds. Raises ConfigError, in a line, for anything else."""
     import yaml
 
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read {path}: not UTF-8 at byte {error.start}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+        # Its own words quote the line, which may hold a key.
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        raise ConfigError(f"{path} is not valid YAML: {problem or 'it cannot be read'}{place}") from None
     if not isinstance(found, dict):
         raise ConfigError(f"{path} must hold settings as `name: value` lines")
-    return {str(name).replace("-", "_"): value for name, value in found.items()}
+    return {str(name): value for name, value in found.items()}
+
+
+def _layer(path: Path) -> dict[str, Any]:
+    return {name.replace("-", "_"): value for name, value in read_yaml(path).items()}
 
 
 def _complaint(message: str, merged: Mapping[str, Any]) -> str:

@@ -143,14 +143,7 @@ def _check(settings: Settings) -> None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    import yaml
-
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{file} is not valid YAML: {error}") from None
-    if not isinstance(found, dict):
-        raise SettingsError(f"{file} must hold settings as `name: value` lines")
-    return {str(name): value for name, value in found.items()}
+        return evaluation.read_yaml(file)
+    except evaluation.ConfigError as error:
+        raise SettingsError(str(error)) from None
