@@ -9,17 +9,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import queue
-import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ares_eval import manifest, plan, records, results, tasks
+from ares_eval import interrupts, manifest, plan, records, results, tasks
 from ares_eval.connection import allow_open_files, endpoint_of, secrets_of, transport_of
 from ares_eval.inference.cache import Cache
 from ares_eval.inference.engine import Engine, EngineOptions
@@ -130,7 +128,7 @@ class Session:
             )
             engine.vocabulary = config.vocabulary_size
             stack.enter_context(engine)
-            with self._drained_on_interrupt(engine):
+            with interrupts.asked_to_stop(lambda: self._drain(engine)):
                 for request, outcome in engine.run(self._requests()):
                     self._take(request, outcome, verifier)
                     status = engine.status
@@ -327,26 +325,10 @@ class Session:
         if not self._errors.empty():
             raise self._errors.get()
 
-    @contextlib.contextmanager
-    def _drained_on_interrupt(self, engine: Engine) -> Iterator[None]:
-        """The first Ctrl-C (or SIGTERM) sends nothing new and waits for what is in flight, the second stops at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def interrupt(_number: int, _frame: FrameType | None) -> None:
-            if self.interrupted:
-                raise KeyboardInterrupt
-            self.interrupted = True
-            self.warn("interrupted: waiting for what is in flight; press Ctrl-C again to stop at once")
-            engine.drain()
-
-        before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _drain(self, engine: Engine) -> None:
+        self.interrupted = True
+        self.warn("interrupted: waiting for what is in flight; press Ctrl-C again to stop at once")
+        engine.drain()
 
 
 def _record(request: Request, asked: _Asked, reply: Reply, score: scoring.Score) -> Record:

@@ -87,13 +87,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _watch(run_dir: Path, settings: Settings, end: End) -> int:
+    from ares_eval import interrupts
     from ares_eval.series.steps import StepFileError
     from ares_train.loop import watch
     from ares_train.loop.child import EvaluatorUnusable, Interrupted
     from ares_train.loop.queue import QueueError
     from ares_train.loop.settings import SettingsError
 
-    with watch.stopped_by_signals(_say) as stop:
+    asked = "stopping; what is under way is kept (press Ctrl-C again to stop at once)"
+    with interrupts.asked_to_stop(lambda: _say(asked)) as stop:
         try:
             watch.check(run_dir, settings, stop)
             there = "" if any(run_dir.glob("global_step_*")) else "; no checkpoint is there yet"

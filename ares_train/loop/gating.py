@@ -31,8 +31,8 @@ def check(settings: Settings) -> None:
 
 
 def decide(run_dir: Path, step: int, candidate: Path, settings: Settings) -> Gate | None:
-    """What the gate says of the run ``candidate`` of ``step``; None where nothing is gated, or where no earlier step can
-    be the baseline yet.
+    """What the gate says of the run ``candidate`` of ``step``; None where nothing is gated, or where no earlier step
+    can be the baseline yet.
 
     Runs that cannot be compared give the verdict incomplete, with the reasons, and so does a named step that is past
     and has no complete result.

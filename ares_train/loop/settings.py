@@ -136,7 +136,9 @@ def _check(settings: Settings) -> None:
     try:
         shlex.split(settings.serve_args)
     except ValueError as error:
-        raise SettingsError(f"serve_args {settings.serve_args!r}: {str(error).lower()}; quote them as in a shell") from None
+        raise SettingsError(
+            f"serve_args {settings.serve_args!r}: {str(error).lower()}; quote them as in a shell"
+        ) from None
     for name in settings.tracker:
         if name.partition(":")[0] not in trackers.TRACKERS:
             raise SettingsError(f"no tracker {name!r}; there are {', '.join(trackers.TRACKERS)}")

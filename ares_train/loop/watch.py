@@ -7,13 +7,11 @@ then the failure is recorded with its reason, and the watcher goes on.
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import msgspec
 
@@ -245,22 +243,3 @@ def _why(result: StepResult) -> str:
     assert result.gate is not None
     broken = [line for line in result.gate.findings if line.startswith("broken")]
     return f"the gate failed step {result.step} against {result.gate.baseline}: {'; '.join(broken) or 'no detail'}"
-
-
-@contextlib.contextmanager
-def stopped_by_signals(say: Say) -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; the second signal stops at once."""
-    stop = threading.Event()
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        say("stopping; what is under way is kept (press Ctrl-C again to stop at once)")
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
