@@ -43,6 +43,8 @@ def compose(file: Path, overrides: Sequence[str] = (), *, forced: Sequence[str] 
         with initialize_config_dir(config_dir=str(file.parent.resolve()), version_base=None):
             config = hydra_compose(config_name=file.name, overrides=words)
         OmegaConf.resolve(config)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"{file}: {_first_lines(error)}") from error
     return config

@@ -126,6 +126,20 @@ class Layout:
         """verl's SFT rows of one set (adacs, vanilla), modality (text, image) and split (train, val), schema SFT."""
         return self.work / "sft" / chosen / f"{modality}-{split}.parquet"
 
+    def maker(self, path: Path) -> str:
+        """The stage that makes a file of the work folder."""
+        first = path.relative_to(self.work).parts[0]
+        known = {
+            "questions": "ingest",
+            "samples": "sample",
+            "rated": "rate",
+            self.rates.name: "rate",
+            self.lengths.name: "lengths",
+            "sft": "write",
+            "report": "report",
+        }
+        return known.get(first, "select")
+
     @property
     def report(self) -> Path:
         """Folder of report.html, report.json and report.md."""

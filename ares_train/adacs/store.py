@@ -154,6 +154,24 @@ def digest(path: Path) -> str:
     raise FileNotFoundError(f"{path} is not finished: it has no manifest")
 
 
+def damaged(folder: Path) -> list[Path]:
+    """Finished files below ``folder`` whose bytes are no longer those that their manifests speak of; reads them all."""
+    found = []
+    for beside in sorted(folder.rglob("*.json")):
+        manifest = _read_manifest(beside)
+        if manifest is not None:
+            name = beside.name.removesuffix(".manifest.json")
+            path = beside.with_suffix(".parquet") if name == beside.name else beside.with_name(name)
+            if path.is_file() and file_digest(path) != manifest.sha256:
+                found.append(path)
+    return found
+
+
+def unfinish(path: Path) -> None:
+    """Say that a file, part or artefact, is not done."""
+    path.with_suffix(".json").unlink(missing_ok=True) if path.stem.startswith("part-") else begin_artifact(path)
+
+
 def digest_or(path: Path, stage: str) -> str:
     """``digest``, or AdacsError that names the stage whose work is missing."""
     try:

@@ -29,6 +29,7 @@ from ares_train.adacs.config import AdacsConfig
 from ares_train.adacs.conversation import Wording
 from ares_train.adacs.errors import AdacsError
 from ares_train.adacs.layout import SAMPLE_SETS, Layout
+from ares_train.adacs.precheck import write_tokenizer
 from ares_train.adacs.sft_rows import PART, SETS, RowMaker
 from ares_train.adacs.store import Stage
 from ares_train.adacs.ticker import Ticker
@@ -42,11 +43,7 @@ def run(config: AdacsConfig, work: Path, note: Callable[[str], None]) -> None:
     layout = Layout(work)
     store.digest_or(layout.selected, "select")
     chosen = read_chosen(layout)
-    name = config.write.tokenizer or config.rate.tokenizer
-    if config.write.check and name is None:
-        raise AdacsError(
-            "write.tokenizer must name the student, whose template rows are checked with (or write.check: 0)"
-        )
+    name = write_tokenizer(config)
     stage = Stage(layout.sft_parts, _settings(config, name))
     _parts(config, layout, stage, chosen, name, note)
     _files(layout, stage, note)

@@ -129,8 +129,10 @@ def test_a_server_that_refuses_stops_the_stage_with_one_line(
 ) -> None:
     server = start_loopback(api_key="sk-right")
     file = tmp_path / "c.yaml"
-    file.write_text(json.dumps(configured(source, server.url).settings()))
-    words = ["run", "--config", str(file), "--work", str(tmp_path / "w"), "--quiet"]
+    config = configured(source, server.url)
+    file.write_text(json.dumps(config.settings()))
+    ingest.run(config, tmp_path / "w", silent)
+    words = ["sample", "--config", str(file), "--work", str(tmp_path / "w"), "--quiet"]
     os.environ["OPENAI_API_KEY"] = "sk-wrong-and-secret"
     try:
         assert main(words) == 3
@@ -194,17 +196,9 @@ def test_an_interrupt_drains_and_says_so(source: Path, tmp_path: Path, start_loo
     config = configured(source, server.url)
     file = tmp_path / "c.yaml"
     file.write_text(json.dumps(config.settings()))
-    words = [
-        sys.executable,
-        "-m",
-        "ares_train.cli",
-        "adacs",
-        "run",
-        "--config",
-        str(file),
-        "--work",
-        str(tmp_path / "w"),
-    ]
+    ingest.run(config, tmp_path / "w", silent)
+    words = [sys.executable, "-m", "ares_train.cli", "adacs", "sample", "--config", str(file)]
+    words += ["--work", str(tmp_path / "w")]
     process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and server.stats()["requests"] < 10:
         time.sleep(0.02)
