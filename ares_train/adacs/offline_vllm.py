@@ -1,8 +1,9 @@
 """Sampling without a server: vLLM engines in Ray actors, fed in batches by ray.data.llm, where GPUs are.
 
-Parts go in waves, each one dataset through one set of engines, because loading a model takes minutes; what a wave
-finished is written at its end. Requests, seeds and keys are those of the server path. vLLM's batch output does not say
-why a reply ended: one of ``max_tokens`` tokens counts as cut.
+Parts go in waves, each one dataset through one set of engines, because loading a model takes minutes. Replies go to the
+parts' partial files as they come: after a kill, or where much was lost, only what is missing is asked again. A wave's
+parts are written at its end. Requests, seeds and keys are those of the server path. vLLM's batches do not say why a
+reply ended: one of ``max_tokens`` tokens counts as cut.
 
 Written against Ray 2.60 and tested up to the engine; not run on a GPU.
 """
@@ -11,12 +12,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ares_eval import plan
@@ -24,15 +25,16 @@ from ares_eval.config import RunConfig
 from ares_eval.inference.logprobs import Alternative, Token, token_trace
 from ares_eval.types import PictureError, Sampling, WireMessage
 from ares_train.adacs import schemas
-from ares_train.adacs.asking import AskedSet
+from ares_train.adacs.asking import AskedSet, partial_of
 from ares_train.adacs.config import AdacsConfig, PoolConfig
 from ares_train.adacs.errors import AdacsError, Incomplete
 from ares_train.adacs.executor_ray import cluster
+from ares_train.adacs.partial import Partial, Sampled
 from ares_train.adacs.questions import sample_of
 from ares_train.adacs.ticker import Ticker
 
 WAVE = 16
-"""Parts that go through the engines together: some hours of work at paper scale, and what a kill may cost."""
+"""Parts that go through the engines together: some hours of work at paper scale."""
 
 ERROR = "__inference_error__"
 """Ray's column for rows whose inference failed; they pass by the postprocessing."""
@@ -59,11 +61,12 @@ def run(
         lost: Counter[str] = Counter()
         for start in range(0, len(todo), WAVE):
             wave = todo[start : start + WAVE]
-            items = [row for number in wave for row in rows_of(asked, number)]
-            replies = processor(ray.data.from_items(items)).take_all()
-            for number in wave:
-                lost += _write(asked, number, [reply for reply in replies if reply["part"] == number])
-                ticker.add(1)
+
+            def answer(items: list[dict[str, Any]]) -> Iterator[Mapping[str, Any]]:
+                return iter(processor(ray.data.from_items(items)).iter_rows())
+
+            lost += ask_wave(asked, wave, answer)
+            ticker.add(len(wave))
     if lost:
         told = ", ".join(f"{count} {cause}" for cause, count in lost.most_common())
         raise Incomplete(f"sample {asked.name}: parts lost more than sample.max_lost of their draws ({told})")
@@ -204,20 +207,50 @@ def entropy_of(row: Mapping[str, Any], text: str, finish: str, asked: int) -> li
     return [float(value) for value in np.asarray(trace.entropy_low, dtype=np.float32)]
 
 
-def _write(asked: AskedSet, number: int, replies: Sequence[Mapping[str, Any]]) -> Counter[str]:
-    """Write a part in the order of its questions; the causes where too much of it was lost and it is not written."""
-    rows = pq.read_table(asked.questions.path(number), columns=["qid", "source"]).to_pylist()
-    place = {row["qid"]: at for at, row in enumerate(rows)}
-    made = []
-    for reply in replies:
-        failed = {"text": None, "cause": "server"} if reply.get(ERROR) else {}
-        made.append({**reply, **failed, "source": rows[place[reply["qid"]]]["source"]})
-    made.sort(key=lambda reply: (place[reply["qid"]], reply["draw"]))
-    lost = Counter(str(reply["cause"]) for reply in made if reply["cause"] is not None)
-    if lost.total() > asked.max_lost * len(made):
+def ask_wave(
+    asked: AskedSet, numbers: Sequence[int], answer: Callable[[list[dict[str, Any]]], Iterator[Mapping[str, Any]]]
+) -> Counter[str]:
+    """Ask and write parts; ``answer`` gives the replies to rows in any order. The causes where too much of a part was
+    lost, so that it is not written."""
+    lost: Counter[str] = Counter()
+    with ExitStack() as stack:
+        partials = {number: stack.enter_context(partial_of(asked, number)) for number in numbers}
+        rows = {number: rows_of(asked, number) for number in numbers}
+        items = [row for number in numbers for row in rows[number] if (row["qid"], row["draw"]) not in partials[number]]
+        for reply in answer(items) if items else ():
+            partials[reply["part"]].add(_sampled(reply))
+        for number in numbers:
+            lost += _finish(asked, number, rows[number], partials[number])
+    return lost
+
+
+def _sampled(reply: Mapping[str, Any]) -> Sampled:
+    common: dict[str, Any] = {name: reply[name] for name in ("qid", "draw")}
+    common |= {"seed": reply.get("seed"), "key": reply.get("key") or ""}
+    cause = "server" if reply.get(ERROR) else reply["cause"]
+    if cause:
+        return Sampled(**common, cause=cause)
+    entropy = reply["entropy"]
+    return Sampled(
+        **common,
+        **{name: reply[name] for name in ("text", "reasoning", "finish_reason", "completion_tokens")},
+        entropy=None if entropy is None else np.asarray(entropy, dtype="<f4").tobytes(),
+    )
+
+
+def _finish(asked: AskedSet, number: int, rows: Sequence[Mapping[str, Any]], partial: Partial) -> Counter[str]:
+    """Write a part in the order of its questions; the causes where too much of it was lost."""
+    wanted = [(row["qid"], row["draw"]) for row in rows]
+    for qid, draw in wanted:
+        if (qid, draw) not in partial:
+            partial.add(Sampled(qid=qid, draw=draw, cause="server"))
+    lost = Counter(partial.causes.values())
+    if lost.total() > asked.max_lost * len(wanted):
         return lost
-    table = pa.Table.from_pylist(made, schema=schemas.SAMPLES)
-    asked.stage.write(number, table, schemas.SAMPLES, asked.inputs(number))
+    table = pq.read_table(asked.questions.path(number), columns=["qid", "source"])
+    source = dict(zip(table["qid"].to_pylist(), table["source"].to_pylist(), strict=True))
+    asked.stage.write(number, partial.batches(wanted, source), schemas.SAMPLES, asked.inputs(number))
+    partial.remove()
     return Counter()
 
 

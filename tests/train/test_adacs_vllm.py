@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +100,22 @@ def test_offline_vllm_gives_samples(source: Path, tmp_path: Path) -> None:
     replies[3] = {**rows[3], "seed": 1, "key": "k", "__inference_error__": "ValueError: too long"}
     random.Random(0).shuffle(replies)
     damaged = [{**one, "text": None, "cause": "server"} if n in (1, 2, 5) else one for n, one in enumerate(replies)]
-    assert offline_vllm._write(asked, 0, damaged).total() >= 3
+    sent: list[int] = []
+
+    def answering(given: list[dict[str, Any]]) -> Callable[[list[dict[str, Any]]], Iterator[Mapping[str, Any]]]:
+        def answer(items: list[dict[str, Any]]) -> Iterator[Mapping[str, Any]]:
+            sent.append(len(items))
+            wanted = {(row["qid"], row["draw"]) for row in items}
+            return (one for one in given if (one["qid"], one["draw"]) in wanted)
+
+        return answer
+
+    lost = offline_vllm.ask_wave(asked, [0], answering(damaged)).total()
+    assert lost >= 3
     assert not asked.stage.finished(0)
-    assert offline_vllm._write(asked, 0, replies) == {}
+    # What came back is kept: only what was lost is asked again.
+    assert offline_vllm.ask_wave(asked, [0], answering(replies)) == {}
+    assert sent == [16, lost]
     kept = samples(tmp_path / "w")
     assert [(row["qid"], row["draw"]) for row in kept] == [(row["qid"], row["draw"]) for row in rows]
     assert [row["cause"] for row in kept] == [None] * 3 + ["server"] + [None] * 12
