@@ -7,7 +7,8 @@ goes on from the newest checkpoint; a run whose last step is saved is left alone
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ class Plan:
 
         data, engine = self.config.data, self.config.engine
         try:
-            size = memory.size_of(self.config.model.path, trust_remote_code=self.config.model.trust_remote_code)
+            with _hub(self.environment):
+                size = memory.size_of(self.config.model.path, trust_remote_code=self.config.model.trust_remote_code)
         except ConfigError as error:
             return f"not estimated: {error}"
         longest = (
@@ -59,6 +61,19 @@ class Plan:
         return f"about {estimate}, for {size.parameters:,} parameters" + (
             f" of which {size.vision:,} in the frozen vision tower" if frozen else ""
         )
+
+
+@contextlib.contextmanager
+def _hub(environment: Mapping[str, str]) -> Iterator[None]:
+    """This process asks the Hub no more than the run itself will."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or environment.get("HF_HUB_OFFLINE") == "1"
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def plan(file: Path, overrides: Sequence[str] = (), *, processes: int | None = None, offline: bool = False) -> Plan:

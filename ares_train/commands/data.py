@@ -172,7 +172,9 @@ def _tell(report: dict[str, Any], args: argparse.Namespace) -> None:
     if report["prompt_length"] is None:
         print("prompt lengths were NOT checked (--model)")
     unchecked = report["ingest"]["benchmarks_not_checked"]
-    if unchecked:
+    if not report["ingest"]["benchmarks_checked"]:
+        print("the questions were NOT held against any benchmark" + ("" if unchecked else " (--tasks none)"))
+    elif unchecked:
         print(f"NOT held against: {', '.join(unchecked)}")
 
 

@@ -94,6 +94,8 @@ def find(local_dir: Path, say: Callable[[str], None]) -> Path:
     """The folder with the policy's files that ``local_dir`` means."""
     if local_dir.name == "critic":
         raise CheckpointError(f"{local_dir}: a critic is no language model; merge the actor beside it")
+    if local_dir.is_file():
+        raise CheckpointError(f"{local_dir}: a file; give the folder of the checkpoint or of the run")
     if local_dir.is_dir() and any(checkpoints.STEP_FOLDER.fullmatch(path.name) for path in local_dir.iterdir()):
         whole = checkpoints.checkpoints_of(local_dir)
         if not whole:

@@ -94,6 +94,14 @@ def test_rows_like_virl39k(tmp_path: Path, model: Path, capsys: pytest.CaptureFi
     assert out.stat().st_mtime_ns == before
 
 
+def test_that_nothing_was_compared_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_jsonl(tmp_path / "sums.jsonl", sums(3))
+    assert run(source, "--output", tmp_path / "train.parquet") == 0
+    told = capsys.readouterr().out.splitlines()
+    assert "prompt lengths were NOT checked (--model)" in told
+    assert "the questions were NOT held against any benchmark (--tasks none)" in told
+
+
 def test_verls_dataset_and_the_reward_read_the_rows(tmp_path: Path, model: Path) -> None:
     from omegaconf import OmegaConf
     from transformers import AutoProcessor, AutoTokenizer

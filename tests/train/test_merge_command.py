@@ -205,3 +205,10 @@ def test_hyphens_and_underscores_and_one_line_for_a_fault(
     assert re.fullmatch(r"ares-train merge: .*out: exists and is not this merge; .*--force\n", capsys.readouterr().err)
     assert cli.main(["merge", "--local_dir", str(tmp_path / "nothing")]) == 1
     assert "nothing: no such folder" in capsys.readouterr().err
+
+
+def test_a_file_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"")
+    assert cli.main(["merge", "--local_dir", str(file)]) == 1
+    assert f"{file}: a file; give the folder of the checkpoint or of the run" in capsys.readouterr().err

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ares_eval.config import ConfigError
-from ares_train import verl_config
+from ares_train import launching, memory, sft, verl_config
 from ares_train.sft_checks import check
 
 PRESETS = Path(__file__).parents[2] / "configs" / "train"
@@ -193,3 +193,23 @@ def test_the_presets_are_the_papers_where_it_says_something(name, places, tmp_pa
     assert config.data.max_token_len_per_gpu * config.engine.ulysses_sequence_parallel_size == 32768
     config.data.train_batch_size = 16
     assert check(config, 8).steps == 2 * (100 // 8 // 2)
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_the_memory_of_an_offline_run_is_estimated_offline(base, tmp_path, monkeypatch, offline):
+    from huggingface_hub import constants
+
+    asked = []
+
+    def size_of(path, **_):
+        asked.append(constants.HF_HUB_OFFLINE)
+        raise ConfigError(f"{path}: no model configuration")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(memory, "size_of", size_of)
+    device = launching.Device("cpu", 1)
+    environment = launching.environment(device, offline=offline)
+    planned = sft.Plan(base, device, 1, tmp_path, None, (), environment)
+    assert planned.memory().startswith("not estimated: ")
+    assert asked == [offline]
+    assert not constants.HF_HUB_OFFLINE
