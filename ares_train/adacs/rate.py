@@ -87,7 +87,9 @@ def run(config: AdacsConfig, work: Path, note: Callable[[str], None]) -> None:
         found.add(stage.path(number), pq.read_table(questions.path(number), columns=["qid", "source", "modality"]))
     rated = sum(table.num_rows for table in found.rates)
     if not rated:
-        raise AdacsError(f"no question has a pass rate: {_told(found.dropped_for)}")
+        trusted = config.rate.trust_source and found.dropped_for["unverifiable"]
+        hint = "; rate.trust_source gives none: the estimator's traces need recorded verdicts" if trusted else ""
+        raise AdacsError(f"no question has a pass rate: {_told(found.dropped_for)}{hint}")
     dropped = pa.Table.from_pylist(found.dropped, schema=schemas.DROPPED)
     store.write_artifact(layout.rate_drops, dropped, settings, inputs, schema=schemas.DROPPED)
     report = _report(config, found, tau, len(numbers), missing)

@@ -121,6 +121,11 @@ def _nothing_taken(name: SampleSet, counts: Counter[str], read: int) -> str:
     ours = read - counts[STRANGE] - counts[SEVERAL]
     if ours:
         return f"sample.{name}.traces: {ours} rows belong to questions, but their response is no text; check response"
+    if counts[SEVERAL]:
+        return (
+            f"sample.{name}.traces: {counts[SEVERAL]} traces fit several questions each; name the column with the "
+            "question's source (source), or our ids (qid)"
+        )
     return f"sample.{name}.traces: no trace belongs to a question; check qid, id, source and question"
 
 

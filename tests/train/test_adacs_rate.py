@@ -230,6 +230,13 @@ def test_unverifiable_answers_are_excluded_unless_the_source_is_trusted(tmp_path
     }
     assert {row["source"] for row in rates(tmp_path / "w")} == {"sums"}
     assert {row["reason"] for row in pq.read_table(Layout(tmp_path / "w").rate_drops).to_pylist()} == {"unverifiable"}
+    only = write_jsonl(tmp_path / "only.jsonl", [row for row in rows if row["set"] == "proofs"])
+    base["sources"][0]["path"] = str(only)
+    lone = configured(only, ingest=base, sample={"teacher": teacher}, rate={"trust_source": ["proofs"]})
+    sampled(lone, tmp_path / "lone", replies, teacher=replies)
+    with pytest.raises(AdacsError, match=r"4 unverifiable; rate\.trust_source gives none: .* recorded verdicts"):
+        rate.run(lone, tmp_path / "lone", silent)
+    base["sources"][0]["path"] = str(source)
     strict = configured(source, ingest=base, sample={"teacher": teacher})
     # Without trust those rows have no reference, so they are no questions, and what was sampled is of other parts.
     ingest.run(strict, tmp_path / "w", silent)

@@ -182,6 +182,16 @@ def test_what_is_refused_is_refused_again(source: Path, tmp_path: Path) -> None:
                 sample.run(config, tmp_path / "w", silent)
 
 
+def test_ids_of_two_sources_need_the_source(source: Path, tmp_path: Path) -> None:
+    other = write_jsonl(tmp_path / "o.jsonl", [{**row, "question": f"Other {row['question']}"} for row in sums(20)])
+    values = taking(source, write_jsonl(tmp_path / "t.jsonl", rows_of())).settings()
+    values["ingest"]["sources"].append({**values["ingest"]["sources"][0], "name": "other", "path": str(other)})
+    config = from_dict(values)
+    ingest.run(config, tmp_path / "w", silent)
+    with pytest.raises(AdacsError, match="20 traces fit several questions each; name the column with"):
+        sample.run(config, tmp_path / "w", silent)
+
+
 def test_reasons_of_all_servers_are_known(source: Path, tmp_path: Path) -> None:
     for cut in ("length", "MAX_TOKENS", "max_output_tokens", "FinishReason.MAX_TOKENS", "max-tokens"):
         assert finish.cut_off(cut)
