@@ -240,7 +240,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"cannot read {path}: not UTF-8 at byte {error.start}") from None
+        raise ConfigError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
     except yaml.YAMLError as error:
         # Its own words quote the line, which may hold a key.
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)

@@ -8,20 +8,17 @@ sent (partial.py); a part is written when its last draw is back.
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from ares_eval import plan
+from ares_eval import interrupts, plan
 from ares_eval.config import RunConfig
 from ares_eval.connection import allow_open_files, endpoint_of, secrets_of, transport_of
 from ares_eval.inference.cache import Cache, CacheError
@@ -127,7 +124,6 @@ class _Asking:
 
     def ask(self, numbers: list[int]) -> None:
         config = self._asked.config
-        interrupted = threading.Event()
         with self._stack as stack:
             allow_open_files(config.eval_threads)
             cache = None
@@ -147,7 +143,12 @@ class _Asking:
             )
             engine.vocabulary = config.vocabulary_size
             stack.enter_context(engine)
-            with _drained_on_interrupt(engine, interrupted, self._note):
+
+            def drain() -> None:
+                self._note("interrupted: waiting for what is in flight; press Ctrl-C again to stop at once")
+                engine.drain()
+
+            with interrupts.asked_to_stop(drain) as interrupted:
                 for request, outcome in engine.run(self._requests(numbers)):
                     self._take(_sampled(request, outcome))
                     status = engine.status
@@ -251,28 +252,6 @@ def _sampled(request: Request, outcome: Reply | Failure) -> Sampled:
         completion_tokens=None if outcome.usage.estimated else outcome.usage.completion,
         entropy=entropy,
     )
-
-
-@contextlib.contextmanager
-def _drained_on_interrupt(engine: Engine, interrupted: threading.Event, note: Callable[[str], None]) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) sends nothing new and waits for what is in flight, the second stops at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        if interrupted.is_set():
-            raise KeyboardInterrupt
-        interrupted.set()
-        note("interrupted: waiting for what is in flight; press Ctrl-C again to stop at once")
-        engine.drain()
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def identity_of(config: RunConfig) -> plan.ModelIdentity:

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from ares_eval import config as run_settings
-from ares_eval.config import ConfigError, RunConfig
+from ares_eval.config import ConfigError, RunConfig, read_yaml
 from ares_eval.types import Json
 from ares_train.adacs import answer_policy
 from ares_train.adacs.store import plain
@@ -313,16 +313,7 @@ def load(file: Path, overrides: Sequence[str] = ()) -> AdacsConfig:
     """The configuration in ``file`` with ``section.key=value`` overrides (values are YAML). Raises ConfigError."""
     import yaml
 
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(found, dict):
-        raise ConfigError(f"{file} must hold sections such as `ingest:` and `sample:`")
+    found = read_yaml(file)
     for override in overrides:
         name, equals, value = override.partition("=")
         if not equals or not name:
