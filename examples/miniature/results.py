@@ -314,6 +314,9 @@ def tables(folder: Path, task: str) -> str:
     longer = load(folder, task, ("long",))
     if "grpo" in longer:
         parts += ["### Trained longer: paired differences to GRPO", paired_table(longer, "grpo")]
+        if {"grpo_length", "aepo_adaptive"} <= set(longer):
+            both = {name: longer[name] for name in ("grpo_length", "aepo_adaptive")}
+            parts += ["### Trained longer: aepo_adaptive against the length penalty", paired_table(both, "grpo_length")]
         for measure in ("right", "tokens", "rechecks", "verified", "truncated"):
             title, digits = MEASURE_TITLES[measure]
             parts += [f"### Trained longer: {title.lower()}", level_table(longer, measure, digits)]

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,8 @@ class Plan:
     length_coefficients: tuple[float, ...] = LENGTH_COEFFICIENTS
     main: tuple[str, ...] = tuple(MAIN)
     single: tuple[str, ...] = tuple(SINGLE)
-    long: tuple[str, ...] = LONG
+    long: dict[str, int] = field(default_factory=lambda: dict(LONG))
+    """Arms that are trained longer, and their number of seeds."""
 
 
 FULL = Plan(
@@ -72,7 +73,7 @@ SMOKE = Plan(
     length_coefficients=(0.2,),
     main=("grpo", "aepo_adaptive", "grpo_length"),
     single=("literal",),
-    long=("grpo",),
+    long={"grpo": 1},
 )
 
 
@@ -144,7 +145,9 @@ def runs(tasks: Sequence[str], seeds: int, plan: Plan) -> list[Run]:
         tuning = [Run(task, "tuning", "grpo_length", TUNING_SEED, each) for each in plan.length_coefficients]
         out += [*first, Run(task, "tuning", "aepo_adaptive", TUNING_SEED), *tuning, *itertools.chain(*others)]
     out += [Run(task, "single", arm, 0) for task in tasks for arm in plan.single]
-    out += [Run(task, "long", arm, 0) for task in tasks if task == Search.name for arm in plan.long]
+    for task in (task for task in tasks if task == Search.name):
+        every = [Run(task, "long", arm, seed) for arm, count in plan.long.items() for seed in range(count)]
+        out += sorted(every, key=lambda run: run.seed)
     return out
 
 
