@@ -59,7 +59,7 @@ SINGLE: dict[str, Settings] = {
 """One seed: what each part does. `literal` must equal GRPO to the last bit, for its lambda is zero."""
 
 LONG = {**dict.fromkeys(MAIN, 1), "grpo": 3, "aepo_adaptive": 3, "grpo_length": 3}
-"""Arms and their number of seeds, trained longer: what stays of the differences once GRPO, too, has had the time to shed
+"""Arms and their number of seeds, trained longer: what stays of the differences once GRPO, too, has had time to shed
 what is useless."""
 
 LENGTH_COEFFICIENTS = (0.15, 0.3, 0.6)
