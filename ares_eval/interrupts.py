@@ -8,6 +8,9 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+DRAINING = "interrupted: waiting for what is in flight; press Ctrl-C again to stop at once"
+"""What is said while requests in flight are waited for."""
+
 
 @contextlib.contextmanager
 def asked_to_stop(first: Callable[[], None]) -> Iterator[threading.Event]:

@@ -327,7 +327,7 @@ class Session:
 
     def _drain(self, engine: Engine) -> None:
         self.interrupted = True
-        self.warn("interrupted: waiting for what is in flight; press Ctrl-C again to stop at once")
+        self.warn(interrupts.DRAINING)
         engine.drain()
 
 

@@ -145,7 +145,7 @@ class _Asking:
             stack.enter_context(engine)
 
             def drain() -> None:
-                self._note("interrupted: waiting for what is in flight; press Ctrl-C again to stop at once")
+                self._note(interrupts.DRAINING)
                 engine.drain()
 
             with interrupts.asked_to_stop(drain) as interrupted:

@@ -169,7 +169,10 @@ def damaged(folder: Path) -> list[Path]:
 
 def unfinish(path: Path) -> None:
     """Say that a file, part or artefact, is not done."""
-    path.with_suffix(".json").unlink(missing_ok=True) if path.stem.startswith("part-") else begin_artifact(path)
+    if path.stem.startswith("part-"):
+        path.with_suffix(".json").unlink(missing_ok=True)
+    else:
+        begin_artifact(path)
 
 
 def digest_or(path: Path, stage: str) -> str:

@@ -48,18 +48,6 @@ def plan_branches(
     window: WindowConfig,
     response_length: int,
     truncated: Sequence[bool],
-) -> list[BranchPlan]:
-    """The plans alone, see ``plan_and_count``."""
-    return plan_and_count(entropy, tau, branch, window, response_length, truncated).plans
-
-
-def plan_and_count(
-    entropy: Sequence[Array],
-    tau: float | None,
-    branch: BranchConfig,
-    window: WindowConfig,
-    response_length: int,
-    truncated: Sequence[bool],
 ) -> Planned:
     """Forks of one prompt's base rollouts, and what was passed over.
 

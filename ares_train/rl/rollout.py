@@ -1,7 +1,7 @@
 """Branching while rolling out (paper 3.2.1): verl's agent-loop manager and worker, with forks at windows of high
 entropy.
 
-A prompt's base sessions are sampled first; ``plan_and_count`` looks at their entropies; forks run as sessions of their
+A prompt's base sessions are sampled first; ``plan_branches`` looks at their entropies; forks run as sessions of their
 own under the same uid (a list of outputs from one session would share one score), and fresh sessions fill a budget. A
 fork that fails is dropped and counted, never its group. The prompt's terminal status is published only after every
 session has settled, so that nothing is written behind the replay buffer's back. Validation is verl's own.
@@ -25,7 +25,7 @@ from verl.experimental.agent_loop import AgentLoopManager
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ, apply_greedy_sampling_params
 
-from ares_train.aepo.branching import Planned, plan_and_count, top_up
+from ares_train.aepo.branching import Planned, plan_branches, top_up
 from ares_train.aepo.config import AEPOConfig
 from ares_train.aepo.entropy import group_tau, rollout_quantile
 from ares_train.rl.agent_loop import Fork, plain
@@ -145,7 +145,7 @@ class _Group:
     def _planned(self, outputs: dict[int, AgentLoopOutput], tau: float) -> Planned:
         aepo = self.worker.aepo
         records = [output.extra_fields[RECORD] for output in outputs.values()]
-        return plan_and_count(
+        return plan_branches(
             [record["entropy"] for record in records],
             tau,
             aepo.branch,

@@ -99,7 +99,7 @@ def forks(
             config.window,
             task.answer_length,
             [bool(truncated[row]) for row in rows],
-        )
+        ).plans
         more += [(index, rows[plan.parent], plan.position) for plan in plans]
         more += [(index, -1, 0)] * top_up(base_count, len(plans), config.branch)
     return more

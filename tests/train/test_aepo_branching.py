@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from ares_train.aepo.branching import SKIPPED, BranchPlan, plan_and_count, plan_branches, top_up
+from ares_train.aepo.branching import SKIPPED, BranchPlan, plan_branches, top_up
 from ares_train.aepo.config import BranchConfig, WindowConfig
 from tests.train import aepo_reference as oracle
 
@@ -46,9 +46,9 @@ def test_plans_are_the_best_windows_that_the_caps_admit(seed: int) -> None:
     several = 0
     for entropies, truncated, branch, window, tau in prompts(seed, 100):
         limit = 12
-        plans = plan_branches(entropies, tau, branch, window, limit, truncated)
+        plans = plan_branches(entropies, tau, branch, window, limit, truncated).plans
         assert plans == expected_plans(entropies, truncated, branch, window, tau, limit)
-        assert plans == plan_branches(entropies, tau, branch, window, limit, truncated)
+        assert plans == plan_branches(entropies, tau, branch, window, limit, truncated).plans
         several += len({plan.parent for plan in plans}) > 1
         fresh = top_up(len(entropies), len(plans), branch)
         if branch.mode == "budget" and len(entropies) <= branch.max_trajectories:
@@ -90,7 +90,7 @@ def expected_plans(
 def test_one_fork_a_window_for_every_pattern_of_twelve() -> None:
     branch = BranchConfig(mode="extra", max_per_rollout=99, max_per_prompt=99, max_trajectories=99, min_new_tokens=1)
     for pattern in itertools.islice(itertools.product([0.0, 1.0], repeat=12), 0, None, 3):
-        plans = plan_branches([np.array(pattern)], 1.0, branch, WindowConfig(size=2), 12, [False])
+        plans = plan_branches([np.array(pattern)], 1.0, branch, WindowConfig(size=2), 12, [False]).plans
         begun = [t for t in range(1, 11) if pattern[t] and pattern[t + 1] and not pattern[t - 1]]
         assert sorted(plan.position for plan in plans) == begun
         assert max(Counter(plan.position for plan in plans).values(), default=1) == 1
@@ -100,11 +100,11 @@ def test_nothing_is_planned_without_a_threshold_or_with_branching_off() -> None:
     high = [np.full(20, 5.0)]
     on = BranchConfig(mode="extra", min_new_tokens=1)
     late = [np.concatenate([np.zeros(5), np.full(15, 5.0)])]
-    assert plan_branches(late, 1.0, on, WindowConfig(), 20, [False]) == [BranchPlan(0, 2, 5.0)]
-    assert plan_branches(high, None, on, WindowConfig(), 20, [False]) == []
-    assert plan_branches(high, math.nan, on, WindowConfig(), 20, [False]) == []
-    assert plan_branches([], 1.0, on, WindowConfig(), 20, []) == []
-    assert plan_branches(late, 1.0, BranchConfig(), WindowConfig(), 20, [False]) == []
+    assert plan_branches(late, 1.0, on, WindowConfig(), 20, [False]).plans == [BranchPlan(0, 2, 5.0)]
+    assert plan_branches(high, None, on, WindowConfig(), 20, [False]).plans == []
+    assert plan_branches(high, math.nan, on, WindowConfig(), 20, [False]).plans == []
+    assert plan_branches([], 1.0, on, WindowConfig(), 20, []).plans == []
+    assert plan_branches(late, 1.0, BranchConfig(), WindowConfig(), 20, [False]).plans == []
     with pytest.raises(ValueError, match="marks of truncation"):
         plan_branches(high, 1.0, on, WindowConfig(), 20, [])
 
@@ -119,7 +119,7 @@ def test_windows_that_are_not_forked_are_counted_by_reason(position: str, from_t
     )  # fmt: skip
     entropy = np.zeros(12)
     entropy[[1, 3, 5, 7, 11]] = 2.0
-    planned = plan_and_count([entropy, entropy], 1.0, branch, WindowConfig(size=1), 12, [False, True])
+    planned = plan_branches([entropy, entropy], 1.0, branch, WindowConfig(size=1), 12, [False, True])
     assert tuple(planned.skipped) == SKIPPED
     # A cut-off rollout's windows at 1 and 11 cannot be forked either way.
     forks = len(planned.plans)
@@ -128,15 +128,15 @@ def test_windows_that_are_not_forked_are_counted_by_reason(position: str, from_t
         if from_truncated
         else (2, {"prefix": 2, "new_tokens": 2, "truncated": 3, "caps": 1})
     )
-    nothing = plan_and_count([entropy], math.nan, branch, WindowConfig(size=1), 12, [False])
+    nothing = plan_branches([entropy], math.nan, branch, WindowConfig(size=1), 12, [False])
     assert nothing.plans == [] and not any(nothing.skipped.values())
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_every_high_window_is_forked_or_counted(seed: int) -> None:
     for entropies, truncated, branch, window, tau in prompts(seed, 100):
-        planned = plan_and_count(entropies, tau, branch, window, 12, truncated)
-        assert planned.plans == plan_branches(entropies, tau, branch, window, 12, truncated)
+        planned = plan_branches(entropies, tau, branch, window, 12, truncated)
+        assert planned.plans == plan_branches(entropies, tau, branch, window, 12, truncated).plans
         windows = 0
         for entropy in entropies:
             means = oracle.window_means(entropy[None], np.ones((1, len(entropy)), dtype=bool), window.size)[0]
@@ -148,5 +148,5 @@ def test_every_high_window_is_forked_or_counted(seed: int) -> None:
 def test_a_window_does_not_reach_over_what_the_model_did_not_write() -> None:
     entropy = np.array([0.0, 9.0, np.nan, 9.0, 9.0, 0.0])
     branch = BranchConfig(mode="extra", min_new_tokens=1)
-    plans = plan_branches([entropy], 9.0, branch, WindowConfig(size=2), 12, [False])
+    plans = plan_branches([entropy], 9.0, branch, WindowConfig(size=2), 12, [False]).plans
     assert plans == [BranchPlan(0, 3, 9.0)]
